@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cache/file_pages.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace pbfs {
+
+FilePages::FilePages(PageCache& pages, uint64_t target) : pages_(pages), target_(target) {}
+
+FilePages::~FilePages() {
+  MutexLock lock(mutex_);
+  PBFS_CHECK(writeback_count_ == 0);
+  DropLocked(0, UINT64_MAX);
+}
+
+uint64_t FilePages::GhostKey(uint64_t index) const {
+  return (target_ + 1) * 0xbf58476d1ce4e5b9ULL + index * 0x94d049bb133111ebULL;
+}
+
+// --- Reading
+
+void FilePages::Lookup(uint64_t first, size_t count, std::vector<PageBuf*>& out) {
+  const size_t base = out.size();
+  out.resize(base + count, nullptr);
+  MutexLock lock(mutex_);
+  for (auto it = map_.lower_bound(first); it != map_.end() && it->first - first < count; ++it) {
+    PageBuf* page = it->second;
+    PageCache::Pin(*page);
+    PageCache::RecordHit(*page);
+    out[base + (it->first - first)] = page;
+  }
+}
+
+bool FilePages::Contains(uint64_t index) {
+  MutexLock lock(mutex_);
+  return map_.contains(index);
+}
+
+bool FilePages::NoneCached(uint64_t first, size_t count) {
+  MutexLock lock(mutex_);
+  const auto it = map_.lower_bound(first);
+  return it == map_.end() || it->first - first >= count;
+}
+
+// --- Writing
+
+PageBuf* FilePages::FindLocked(uint64_t index) {
+  const auto it = map_.find(index);
+  return it == map_.end() ? nullptr : it->second;
+}
+
+void FilePages::EnterLocked(uint64_t index, PageBuf& frame) {
+  PageCache::Attach(frame, *this, index);
+  const bool inserted = map_.emplace(index, &frame).second;
+  PBFS_CHECK(inserted);
+}
+
+void FilePages::ReplaceLocked(PageBuf& old, PageBuf& frame) {
+  PageCache::Attach(frame, *this, old.index);
+  map_[old.index] = &frame;
+  frame.delalloc = old.delalloc;
+  frame.behind = old.behind || old.writeback;
+  frame.dirty = old.dirty;
+  frame.error = old.error;
+  frame.dirty_since_ns = old.dirty_since_ns;
+  if (old.dirty && !old.error) pending_[old.index] = &frame;
+  // `writeback` stays with the frame in flight.
+  old.delalloc = old.behind = old.dirty = old.error = false;
+  old.mapping.store(nullptr, std::memory_order_release);
+  pages_.Release(old);
+}
+
+PageBuf& FilePages::WritableLocked(PageBuf& page, PageBuf& spare) {
+  if (page.writeback) {
+    std::memcpy(spare.data, page.data, kPageBytes);
+    ReplaceLocked(page, spare);
+    return spare;
+  }
+  if (!page.dirty) pages_.Dequeue(page);
+  return page;
+}
+
+void FilePages::MarkDirtyLocked(PageBuf& page, bool delalloc, int64_t now_ns) {
+  PBFS_CHECK(!page.writeback);
+  if (delalloc && !page.delalloc) {
+    page.delalloc = true;
+    ++delalloc_count_;
+  }
+  if (page.dirty && !page.error) return;
+  if (page.error) {
+    page.error = false;
+    --error_count_;
+  } else {
+    page.dirty = true;
+    ++dirty_count_;
+    pages_.dirty_pages.fetch_add(1, std::memory_order_relaxed);
+  }
+  page.dirty_since_ns = now_ns;
+  AddPendingLocked(page);
+}
+
+void FilePages::AddPendingLocked(PageBuf& page) {
+  PBFS_CHECK(page.dirty && !page.error);
+  const bool inserted = pending_.emplace(page.index, &page).second;
+  PBFS_CHECK(inserted);
+  oldest_dirty_ns_ = std::min(oldest_dirty_ns_, page.dirty_since_ns);
+}
+
+void FilePages::PendingRemovedLocked() {
+  oldest_is_stale_ = !pending_.empty();
+  if (pending_.empty()) oldest_dirty_ns_ = INT64_MAX;
+}
+
+void FilePages::InsertClean(uint64_t index, PageBuf& frame) {
+  pages_.Unpin(*InsertCleanPinned(index, frame));
+}
+
+PageBuf* FilePages::InsertCleanPinned(uint64_t index, PageBuf& frame) {
+  MutexLock lock(mutex_);
+  if (PageBuf* page = FindLocked(index)) {
+    PageCache::Pin(*page);
+    pages_.Unpin(frame);
+    return page;
+  }
+  EnterLocked(index, frame);
+  pages_.Enqueue(frame, GhostKey(index), false);
+  return &frame;
+}
+
+void FilePages::InsertDirty(uint64_t index, PageBuf& frame, bool delalloc, int64_t now_ns) {
+  MutexLock lock(mutex_);
+  if (PageBuf* old = FindLocked(index)) {
+    ReplaceLocked(*old, frame);
+  } else {
+    EnterLocked(index, frame);
+  }
+  MarkDirtyLocked(frame, delalloc, now_ns);
+  pages_.Unpin(frame);
+}
+
+void FilePages::WritePartial(uint64_t index, size_t offset, const LogicalBuffer& source,
+                             size_t source_offset, size_t length, bool delalloc, PageBuf& spare,
+                             int64_t now_ns) {
+  PBFS_CHECK(offset <= kPageBytes && length <= kPageBytes - offset);
+  MutexLock lock(mutex_);
+  PageBuf* page = FindLocked(index);
+  if (page == nullptr) {
+    std::memset(spare.data, 0, offset);
+    std::memset(spare.data + offset + length, 0, kPageBytes - offset - length);
+    EnterLocked(index, spare);
+    page = &spare;
+  } else {
+    page = &WritableLocked(*page, spare);
+  }
+  source.CopyTo(source_offset, page->data + offset, length);
+  MarkDirtyLocked(*page, delalloc, now_ns);
+  // Frees it unless it has become the page.
+  pages_.Unpin(spare);
+}
+
+bool FilePages::IsDirtyOrDelalloc(uint64_t index) {
+  MutexLock lock(mutex_);
+  const PageBuf* page = FindLocked(index);
+  return page != nullptr && (page->dirty || page->delalloc);
+}
+
+size_t FilePages::CountDelalloc(uint64_t first, size_t count) {
+  MutexLock lock(mutex_);
+  if (delalloc_count_ == 0) return 0;
+  size_t found = 0;
+  for (auto it = map_.lower_bound(first); it != map_.end() && it->first - first < count; ++it) {
+    if (it->second->delalloc) ++found;
+  }
+  return found;
+}
+
+// --- Writeback
+
+void FilePages::CollectDirty(uint64_t first, uint64_t last, size_t max_pages,
+                             std::vector<DirtyPage>& out) {
+  MutexLock lock(mutex_);
+  size_t taken = 0;
+  auto it = pending_.lower_bound(first);
+  while (it != pending_.end() && it->first <= last && taken < max_pages) {
+    PageBuf& page = *it->second;
+    if (page.behind) {
+      ++it;
+      continue;
+    }
+    PageCache::Pin(page);
+    page.dirty = false;
+    page.writeback = true;
+    out.push_back({.index = it->first, .page = &page, .delalloc = page.delalloc});
+    it = pending_.erase(it);
+    ++taken;
+  }
+  if (taken == 0) return;
+  // pages_.dirty_pages counts them until EndWriteback().
+  dirty_count_ -= taken;
+  writeback_count_ += taken;
+  PendingRemovedLocked();
+}
+
+void FilePages::EndWriteback(const DirtyPage& written, bool failed) {
+  PageBuf& page = *written.page;
+  MutexLock lock(mutex_);
+  PBFS_CHECK(page.writeback);
+  page.writeback = false;
+  --writeback_count_;
+  const bool replaced = page.mapping.load(std::memory_order_relaxed) == nullptr;
+  if (replaced) {
+    PageBuf* successor = FindLocked(written.index);
+    PBFS_CHECK(successor != nullptr && successor->behind);
+    successor->behind = false;
+  }
+  if (failed && !replaced) {
+    page.dirty = page.error = true;
+    ++dirty_count_;
+    ++error_count_;
+    pages_.Unpin(page);
+    return;
+  }
+  pages_.dirty_pages.fetch_sub(1, std::memory_order_relaxed);
+  pages_.Unpin(page);
+  if (!replaced && !page.delalloc) pages_.Enqueue(page, GhostKey(page.index), true);
+}
+
+size_t FilePages::ClearDelalloc(uint64_t first, size_t count) {
+  MutexLock lock(mutex_);
+  if (delalloc_count_ == 0) return 0;
+  size_t cleared = 0;
+  for (auto it = map_.lower_bound(first); it != map_.end() && it->first - first < count; ++it) {
+    PageBuf& page = *it->second;
+    if (!page.delalloc) continue;
+    page.delalloc = false;
+    ++cleared;
+    if (!page.dirty && !page.writeback) pages_.Enqueue(page, GhostKey(page.index), true);
+  }
+  delalloc_count_ -= cleared;
+  return cleared;
+}
+
+// --- Truncate, punch, error state
+
+size_t FilePages::Drop(uint64_t first, uint64_t last) {
+  MutexLock lock(mutex_);
+  return DropLocked(first, last);
+}
+
+size_t FilePages::DropLocked(uint64_t first, uint64_t last) {
+  const auto begin = map_.lower_bound(first);
+  const auto end = map_.upper_bound(last);
+  size_t delalloc = 0;
+  size_t dirty = 0;
+  for (auto it = begin; it != end; ++it) {
+    PageBuf& page = *it->second;
+    PBFS_CHECK(!page.writeback && !page.behind);
+    delalloc += page.delalloc ? 1 : 0;
+    dirty += page.dirty ? 1 : 0;
+    error_count_ -= page.error ? 1 : 0;
+    page.dirty = page.error = page.delalloc = false;
+    page.mapping.store(nullptr, std::memory_order_release);
+    pages_.Release(page);
+  }
+  map_.erase(begin, end);
+  delalloc_count_ -= delalloc;
+  dirty_count_ -= dirty;
+  pages_.dirty_pages.fetch_sub(static_cast<int64_t>(dirty), std::memory_order_relaxed);
+  pending_.erase(pending_.lower_bound(first), pending_.upper_bound(last));
+  PendingRemovedLocked();
+  return delalloc;
+}
+
+bool FilePages::ZeroTail(uint64_t index, size_t offset, PageBuf& spare, int64_t now_ns) {
+  PBFS_CHECK(offset <= kPageBytes);
+  MutexLock lock(mutex_);
+  PageBuf* page = FindLocked(index);
+  if (page != nullptr && offset < kPageBytes) {
+    PageBuf& writable = WritableLocked(*page, spare);
+    std::memset(writable.data + offset, 0, kPageBytes - offset);
+    MarkDirtyLocked(writable, false, now_ns);
+  }
+  pages_.Unpin(spare);
+  return page != nullptr;
+}
+
+bool FilePages::HasErrors() {
+  MutexLock lock(mutex_);
+  return error_count_ > 0;
+}
+
+void FilePages::RetryErrors() {
+  MutexLock lock(mutex_);
+  if (error_count_ == 0) return;
+  for (auto& [index, page] : map_) {
+    if (!page->error) continue;
+    page->error = false;
+    --error_count_;
+    AddPendingLocked(*page);
+  }
+}
+
+size_t FilePages::dirty_count() {
+  MutexLock lock(mutex_);
+  return dirty_count_;
+}
+
+size_t FilePages::writeback_count() {
+  MutexLock lock(mutex_);
+  return writeback_count_;
+}
+
+size_t FilePages::page_count() {
+  MutexLock lock(mutex_);
+  return map_.size();
+}
+
+int64_t FilePages::oldest_dirty_ns() {
+  MutexLock lock(mutex_);
+  if (oldest_is_stale_) {
+    oldest_dirty_ns_ = INT64_MAX;
+    for (const auto& [index, page] : pending_) {
+      oldest_dirty_ns_ = std::min(oldest_dirty_ns_, page->dirty_since_ns);
+    }
+    oldest_is_stale_ = false;
+  }
+  return oldest_dirty_ns_;
+}
+
+uint64_t FilePages::NextDelalloc(uint64_t from) {
+  MutexLock lock(mutex_);
+  if (delalloc_count_ == 0) return UINT64_MAX;
+  for (auto it = map_.lower_bound(from); it != map_.end(); ++it) {
+    if (it->second->delalloc) return it->first;
+  }
+  return UINT64_MAX;
+}
+
+bool FilePages::TryEvict(PageBuf& page) {
+  if (!mutex_.TryLock()) return false;
+  const bool evictable = page.mapping.load(std::memory_order_relaxed) == this && !page.dirty &&
+                         !page.writeback && !page.delalloc && page.pin_count() == 0;
+  if (evictable) {
+    map_.erase(page.index);
+    page.mapping.store(nullptr, std::memory_order_release);
+  }
+  mutex_.Unlock();
+  return evictable;
+}
+
+void FilePages::CheckInvariants() {
+  MutexLock lock(mutex_);
+  size_t dirty = 0;
+  size_t error = 0;
+  size_t delalloc = 0;
+  size_t in_flight = 0;
+  for (const auto& [index, page] : map_) {
+    PBFS_CHECK(page->mapping.load(std::memory_order_relaxed) == this && page->index == index);
+    PBFS_CHECK(!(page->dirty && page->writeback));
+    PBFS_CHECK(page->dirty || !page->error);
+    PBFS_CHECK(page->dirty || !page->behind);
+    PBFS_CHECK(pending_.contains(index) == (page->dirty && !page->error));
+    dirty += page->dirty ? 1 : 0;
+    error += page->error ? 1 : 0;
+    delalloc += page->delalloc ? 1 : 0;
+    in_flight += page->writeback || page->behind ? 1 : 0;
+  }
+  for (const auto& [index, page] : pending_) PBFS_CHECK(FindLocked(index) == page);
+  PBFS_CHECK(dirty == dirty_count_);
+  PBFS_CHECK(error == error_count_);
+  PBFS_CHECK(delalloc == delalloc_count_);
+  PBFS_CHECK(in_flight == writeback_count_);
+}
+
+}  // namespace pbfs

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "cache/page_cache.h"
+#include "io/logical_buffer.h"
+
+namespace pbfs {
+
+// The cached pages of one file: dirty data that waits for writeback, and clean data kept for reads.
+// Thread-safe (one lock per file); the caller holds the file's range lock, so two calls never write
+// the same bytes at once.
+//
+// Invariants:
+// - A page under writeback is not modified: a write to it puts a new frame in its place (copying
+//   what the write does not cover); the old frame leaves the mapping and is freed at I/O
+//   completion.
+// - delalloc belongs to the page index: a replacing page inherits it.
+// - A page that replaced one under writeback is not collected before that writeback ended, so two
+//   writes of one block are never in flight together.
+// - error implies dirty; such a page is not collected for writeback again until it is rewritten.
+// - A page is evictable when it is neither dirty, under writeback nor delalloc; only then it is on
+// an
+//   eviction queue. Methods that take a frame over also drop the caller's pin on it.
+class FilePages : public Mapping {
+ public:
+  // `pages` is borrowed. `target` identifies the file in the ghost queue (its inode number).
+  FilePages(PageCache& pages, uint64_t target);
+  ~FilePages() override;  // Drops everything, dirty or not. REQUIRES: nothing under writeback.
+
+  // --- Reading
+
+  // Pins the pages [first, first + count) and appends them to `out`, nullptr where not cached.
+  // Records hits.
+  void Lookup(uint64_t first, size_t count, std::vector<PageBuf*>& out);
+  bool Contains(uint64_t index);
+  // True when no page in [first, first + count) is cached: the range may be read from the device.
+  bool NoneCached(uint64_t first, size_t count);
+
+  // --- Writing
+
+  // Puts a private frame in as a clean page (contents just read, or zeroes at a hole's edge). If
+  // the page exists already, the given frame is freed and the existing one stays. Takes over the
+  // pin.
+  void InsertClean(uint64_t index, PageBuf& frame);
+  // The same, but returns the page that is in the mapping now, pinned for the caller: it stays
+  // there until unpinned (a clean unpinned page may be evicted at any moment).
+  PageBuf* InsertCleanPinned(uint64_t index, PageBuf& frame);
+
+  // Puts a private, fully filled frame in as a dirty page (the receive path: no copy). Takes over
+  // the caller's pin. Replaces any page there.
+  void InsertDirty(uint64_t index, PageBuf& frame, bool delalloc, int64_t now_ns);
+
+  // Overwrites [offset, offset + length) of the page with bytes from `source` at `source_offset`,
+  // marks it dirty. A page that is missing is created zero-filled: the caller has first inserted
+  // every partially covered page that has data on disk, and holds a pin on it (InsertCleanPinned,
+  // Lookup) so that it is still there. Uses `spare` (a private frame, taken over: used or freed)
+  // when a new frame is needed.
+  void WritePartial(uint64_t index, size_t offset, const LogicalBuffer& source,
+                    size_t source_offset, size_t length, bool delalloc, PageBuf& spare,
+                    int64_t now_ns);
+  // True when [index] is cached and dirty, or delalloc: it needs no new reservation.
+  bool IsDirtyOrDelalloc(uint64_t index);
+  // How many of [first, first + count) are delalloc (hold a reservation already).
+  size_t CountDelalloc(uint64_t first, size_t count);
+
+  // --- Writeback
+
+  struct DirtyPage {
+    uint64_t index;
+    PageBuf* page;  // Pinned, marked writeback, no longer dirty.
+    bool delalloc;
+  };
+  // Takes at most `max_pages` dirty pages (ascending, from the lowest; error pages and pages whose
+  // former frame is still under writeback are passed over) with index in [first, last], marks them
+  // under writeback and appends them to `out`.
+  void CollectDirty(uint64_t first, uint64_t last, size_t max_pages, std::vector<DirtyPage>& out);
+  // Ends the writeback of one page and its pin: clean on success (kept, evicted first; not before
+  // ClearDelalloc() if that comes later), dirty + error otherwise.
+  // If the page was replaced meanwhile, its frame is just freed; on failure the replacing page is
+  // left as it is (the range was rewritten).
+  void EndWriteback(const DirtyPage& page, bool failed);
+  // The block range now has blocks on disk: clears delalloc; returns how many were cleared.
+  size_t ClearDelalloc(uint64_t first, size_t count);
+
+  // --- Truncate, punch, error state
+
+  // Drops the pages [first, last], dirty or not (their errors with them); returns how many were
+  // delalloc. REQUIRES: none of them under writeback, nor the frame it replaced (the caller waited
+  // for the round).
+  size_t Drop(uint64_t first, uint64_t last);
+  // Zeroes bytes [offset, 4096) of a cached page, marking it dirty; false when it is not cached.
+  // Takes `spare` over as WritePartial() does.
+  bool ZeroTail(uint64_t index, size_t offset, PageBuf& spare, int64_t now_ns);
+
+  bool HasErrors();
+  // Makes error pages collectable once more (unmount's last try).
+  void RetryErrors();
+  // Dirty pages, with or without error.
+  size_t dirty_count();
+  // Frames under writeback, also those that were replaced meanwhile.
+  size_t writeback_count();
+  size_t page_count();
+  // When the oldest dirty page without error became dirty (steady clock, ns); INT64_MAX when there
+  // is none.
+  int64_t oldest_dirty_ns();
+  // First dirty-or-cached index >= from that holds data not yet on disk (delalloc); for SEEK_DATA.
+  // Returns UINT64_MAX when there is none.
+  uint64_t NextDelalloc(uint64_t from);
+
+  bool TryEvict(PageBuf& page) override;
+
+  // Walks all pages; aborts on an inconsistency. For tests and debug builds.
+  void CheckInvariants();
+
+ private:
+  PageBuf* FindLocked(uint64_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Puts a private frame where no page is.
+  void EnterLocked(uint64_t index, PageBuf& frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Puts a private frame in the place of `old`, whose state it inherits, and releases `old`.
+  void ReplaceLocked(PageBuf& old, PageBuf& frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A page of the mapping whose contents may be changed: `page` itself, or while that is under
+  // writeback `spare` in its place, with a copy of its contents.
+  PageBuf& WritableLocked(PageBuf& page, PageBuf& spare) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The page is off the eviction queues already.
+  void MarkDirtyLocked(PageBuf& page, bool delalloc, int64_t now_ns)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AddPendingLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PendingRemovedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Returns how many were delalloc.
+  size_t DropLocked(uint64_t first, uint64_t last) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t GhostKey(uint64_t index) const;
+
+  PageCache& pages_;
+  const uint64_t target_;
+  Mutex mutex_;
+  absl::btree_map<uint64_t, PageBuf*> map_ ABSL_GUARDED_BY(mutex_);
+  // The pages of map_ that are dirty and without error: what CollectDirty() looks through.
+  absl::btree_map<uint64_t, PageBuf*> pending_ ABSL_GUARDED_BY(mutex_);
+  size_t dirty_count_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t writeback_count_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t error_count_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t delalloc_count_ ABSL_GUARDED_BY(mutex_) = 0;
+  // The least dirty_since_ns in pending_; or less, when oldest_is_stale_ (pages left since).
+  int64_t oldest_dirty_ns_ ABSL_GUARDED_BY(mutex_) = INT64_MAX;
+  bool oldest_is_stale_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace pbfs

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attributes and extended attributes.
+#include <sys/stat.h>
+
+#include "fs/filesystem_impl.h"
+
+namespace pbfs {
+namespace {
+
+constexpr OperationRunner::Needs kChanging{.space_blocks = 0, .privileged = true};
+constexpr OperationRunner::Needs kSettingXattr{.space_blocks = 40};
+constexpr OperationRunner::Needs kRemovingXattr{.space_blocks = 8, .privileged = true};
+
+// The attribute spaces pbfs keeps. The kernel checks who may use which.
+Status CheckXattrName(std::string_view name) {
+  for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
+    if (name.size() > prefix.size() && name.starts_with(prefix)) return OkStatus();
+  }
+  return ErrnoError(EOPNOTSUPP, "attribute space not supported");
+}
+
+void ClearSuidgid(DiskInode& disk) {
+  disk.mode &= ~uint32_t{S_ISUID};
+  if ((disk.mode & S_IXGRP) != 0) disk.mode &= ~uint32_t{S_ISGID};
+}
+
+}  // namespace
+
+Attributes FileSystemImpl::AttributesLocked(Inode& inode) {
+  Attributes attributes = AttributesOf(inode.disk, inode.disk.size_bytes);
+  if (S_ISDIR(inode.disk.mode)) {
+    attributes.size_bytes = std::max<uint64_t>(inode.disk.blocks, 1) * kBlockBytes;
+  }
+  if (!S_ISREG(inode.disk.mode)) return attributes;
+  attributes.size_bytes = inode.size.load(std::memory_order_acquire);
+  MutexLock lock(inode.writeback_lock);
+  attributes.blocks_512 += inode.delalloc_blocks * (kBlockBytes / 512);
+  if (inode.pending_mtime) {
+    attributes.mtime = *inode.pending_mtime;
+    attributes.ctime = *inode.pending_mtime;
+  }
+  return attributes;
+}
+
+Attributes FileSystemImpl::AttributesOfInode(Inode& inode) {
+  ReaderLock lock(inode.lock);
+  return AttributesLocked(inode);
+}
+
+StatusOr<Attributes> FileSystemImpl::GetAttributes(InodeNumber ino) {
+  InodeRef inode;
+  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  return AttributesOfInode(*inode);
+}
+
+StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,
+                                                     const SetAttributes& request) {
+  PBFS_RETURN_IF_ERROR(CheckWritable());
+  InodeRef inode;
+  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  if (request.size_bytes) {
+    PBFS_RETURN_IF_ERROR(SetSize(inode, *request.size_bytes));
+  }
+  const bool times_only =
+      !request.mode && !request.uid && !request.gid && !request.kill_suidgid;
+  const bool has_times = request.atime || request.mtime || request.ctime || request.atime_now ||
+                         request.mtime_now;
+  if (times_only && !has_times) return AttributesOfInode(*inode);
+  PBFS_RETURN_IF_ERROR(Run(kChanging, [&](Operation& operation) -> Status {
+    DiskInode& disk = operation.Edit(inode);
+    if (times_only) operation.SetTimesOnly();
+    const Time now = CurrentTime();
+    if (request.kill_suidgid && !S_ISDIR(disk.mode)) ClearSuidgid(disk);
+    if (request.mode) disk.mode = (disk.mode & S_IFMT) | (*request.mode & 07777);
+    if (request.uid) disk.uid = *request.uid;
+    if (request.gid) disk.gid = *request.gid;
+    if (request.atime || request.atime_now) {
+      const Time time = request.atime_now ? now : *request.atime;
+      disk.atime_seconds = time.seconds;
+      disk.atime_nanoseconds = time.nanoseconds;
+    }
+    if (request.mtime || request.mtime_now) {
+      const Time time = request.mtime_now ? now : *request.mtime;
+      disk.mtime_seconds = time.seconds;
+      disk.mtime_nanoseconds = time.nanoseconds;
+      MutexLock lock(inode->writeback_lock);
+      inode->pending_mtime.reset();
+    }
+    const Time changed = request.ctime ? *request.ctime : now;
+    SetTimes(disk, changed, /*modified=*/false);
+    return OkStatus();
+  }));
+  return AttributesOfInode(*inode);
+}
+
+Status FileSystemImpl::KillPrivileges(const InodeRef& inode) {
+  {
+    ReaderLock lock(inode->lock);
+    if ((inode->disk.mode & (S_ISUID | S_ISGID)) == 0) return OkStatus();
+  }
+  return Run(kChanging, [&](Operation& operation) -> Status {
+    ClearSuidgid(operation.Edit(inode));
+    return OkStatus();
+  });
+}
+
+StatusOr<std::string> FileSystemImpl::GetXattr(InodeNumber ino, std::string_view name) {
+  PBFS_RETURN_IF_ERROR(CheckXattrName(name));
+  InodeRef inode;
+  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  ReaderLock lock(inode->lock);
+  return Xattrs(reader_, space_, hash_, inode->disk).Get(name);
+}
+
+StatusOr<std::vector<std::string>> FileSystemImpl::ListXattr(InodeNumber ino) {
+  InodeRef inode;
+  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  ReaderLock lock(inode->lock);
+  return Xattrs(reader_, space_, hash_, inode->disk).List();
+}
+
+Status FileSystemImpl::SetXattr(InodeNumber ino, std::string_view name, std::string_view value,
+                                int flags) {
+  PBFS_RETURN_IF_ERROR(CheckXattrName(name));
+  InodeRef inode;
+  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  return Run(kSettingXattr, [&](Operation& operation) -> Status {
+    DiskInode& disk = operation.Touch(inode, /*modified=*/false);
+    return Xattrs(reader_, space_, hash_, disk).Set(operation.transaction(), name, value, flags);
+  });
+}
+
+Status FileSystemImpl::RemoveXattr(InodeNumber ino, std::string_view name) {
+  PBFS_RETURN_IF_ERROR(CheckXattrName(name));
+  InodeRef inode;
+  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  return Run(kRemovingXattr, [&](Operation& operation) -> Status {
+    DiskInode& disk = operation.Touch(inode, /*modified=*/false);
+    return Xattrs(reader_, space_, hash_, disk).Remove(operation.transaction(), name);
+  });
+}
+
+}  // namespace pbfs

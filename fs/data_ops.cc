@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading and writing file data.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "fs/filesystem_impl.h"
+#include "fs/rules.h"
+
+namespace pbfs {
+namespace {
+
+Status CheckRegular(Inode& inode) {
+  ReaderLock lock(inode.lock);
+  if (S_ISDIR(inode.disk.mode)) return ErrnoError(EISDIR, "is a directory");
+  if (!S_ISREG(inode.disk.mode)) return ErrnoError(EINVAL, "not a regular file");
+  return OkStatus();
+}
+
+}  // namespace
+
+// ---- Read -----------------------------------------------------------------------------------------
+
+// A read in progress: pages from the cache, zeroes for holes, frames that the device fills. Freed by
+// its last completion.
+struct FileSystemImpl::ReadOperation {
+  FileSystemImpl& filesystem;
+  InodeRef inode;
+  uint64_t offset_bytes;
+  size_t length_bytes;
+  ReadDone done;
+
+  std::vector<PageBuf*> pages;  // One per page of the range; each pinned.
+  std::vector<std::unique_ptr<IoRequest>> requests;
+  std::atomic<size_t> pending{1};
+  std::atomic<int> error{0};
+
+  uint64_t lock_start() const { return offset_bytes; }
+  uint64_t lock_end() const { return offset_bytes + length_bytes; }
+
+  static void Completed(IoRequest&, void* context, int error) {
+    auto* self = static_cast<ReadOperation*>(context);
+    if (error != 0) self->error.store(error, std::memory_order_relaxed);
+    self->Release();
+  }
+
+  void Release() {
+    if (pending.fetch_sub(1, std::memory_order_acq_rel) == 1) Finish(OkStatus());
+  }
+
+  // Answers and deletes the operation.
+  void Finish(Status status) {
+    std::unique_ptr<ReadOperation> self(this);
+    PageHold hold(filesystem.pages_);
+    LogicalBuffer data;
+    uint64_t skip = offset_bytes % kPageBytes;
+    size_t left = length_bytes;
+    for (PageBuf* page : pages) {
+      if (page == nullptr) continue;  // Only after an error.
+      hold.Add(*page);
+      const size_t count = std::min<size_t>(left, kPageBytes - skip);
+      data.Append(page->data + skip, count);
+      left -= count;
+      skip = 0;
+    }
+    if (const int failed = error.load(std::memory_order_relaxed); failed != 0) {
+      status = ErrnoError(EIO, absl::StrCat("inode ", inode->ino, ": reading: ",
+                                            std::strerror(failed)));
+    }
+    done(status, data, std::move(hold));
+    inode->range.Unlock(lock_start(), lock_end(), RangeLock::Mode::kShared);
+  }
+};
+
+void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes,
+                          ReadDone done) {
+  StatusOr<InodeRef> inode = inodes_.Get(ino);
+  Status status = inode.status();
+  if (status.ok()) status = CheckRegular(**inode);
+  if (!status.ok()) {
+    done(status, {}, {});
+    return;
+  }
+  const uint64_t end = offset_bytes + length_bytes;
+  if (length_bytes == 0 || end < offset_bytes) {
+    done(length_bytes == 0 ? OkStatus() : ErrnoError(EINVAL, "offset out of range"), {}, {});
+    return;
+  }
+  // The size is stable for a range that is locked; a read behind it locks for nothing, briefly.
+  (*inode)->range.Lock(offset_bytes, end, RangeLock::Mode::kShared);
+  const uint64_t size = (*inode)->size.load(std::memory_order_acquire);
+  if (offset_bytes >= size || end > size) {
+    (*inode)->range.Unlock(offset_bytes, end, RangeLock::Mode::kShared);
+    if (offset_bytes >= size) {
+      done(OkStatus(), {}, {});
+      return;
+    }
+    length_bytes = size - offset_bytes;
+    (*inode)->range.Lock(offset_bytes, size, RangeLock::Mode::kShared);
+  }
+  auto* operation = new ReadOperation{*this, std::move(*inode), offset_bytes, length_bytes,
+                                      std::move(done), {}, {}};
+  status = PrepareRead(*operation);
+  if (!status.ok()) {
+    operation->Finish(status);
+    return;
+  }
+  std::vector<IoRequest*> requests;
+  requests.reserve(operation->requests.size());
+  for (auto& request : operation->requests) requests.push_back(request.get());
+  operation->pending.store(requests.size() + 1, std::memory_order_relaxed);
+  if (!requests.empty()) device_.SubmitBatch(requests);
+  operation->Release();
+}
+
+// Fills operation.pages from the cache, with zero pages and with new frames that requests will fill.
+Status FileSystemImpl::PrepareRead(ReadOperation& operation) {
+  Inode& inode = *operation.inode;
+  const uint64_t first = operation.offset_bytes / kPageBytes;
+  const uint64_t last = (operation.offset_bytes + operation.length_bytes - 1) / kPageBytes;
+  std::vector<PageBuf*>& pages = operation.pages;
+  inode.pages.Lookup(first, last - first + 1, pages);
+
+  struct Missing {
+    size_t at;  // In `pages`.
+    uint32_t length;
+    BlockNumber block;
+  };
+  std::vector<Missing> missing;
+  size_t frames_needed = 0;
+  for (size_t at = 0; at < pages.size();) {
+    if (pages[at] != nullptr) {
+      ++at;
+      continue;
+    }
+    size_t end = at + 1;
+    while (end < pages.size() && pages[end] == nullptr) ++end;
+    ReaderLock lock(inode.lock);
+    ExtentMap map(reader_, space_, inode.disk);
+    while (at < end) {
+      Extent extent;
+      PBFS_ASSIGN_OR_RETURN(extent, map.Lookup(first + at, static_cast<uint32_t>(end - at)));
+      if (extent.is_hole() || extent.unwritten) {
+        for (uint32_t i = 0; i < extent.length; ++i) {
+          PageCache::Pin(*zero_page_);
+          pages[at + i] = zero_page_;
+        }
+      } else {
+        missing.push_back({at, extent.length, extent.block});
+        frames_needed += extent.length;
+      }
+      at += extent.length;
+    }
+  }
+  if (frames_needed == 0) return OkStatus();
+  std::vector<PageBuf*> frames;
+  pages_.AllocateMany(frames_needed, frames);
+  size_t next = 0;
+  for (const Missing& run : missing) {
+    auto request = std::make_unique<IoRequest>();
+    request->op = IoOp::kRead;
+    request->offset_bytes = run.block * kBlockBytes;
+    for (uint32_t i = 0; i < run.length; ++i) {
+      pages[run.at + i] = frames[next++];
+      request->buffer.Append(pages[run.at + i]->data, kPageBytes);
+    }
+    request->PushCompletion(&ReadOperation::Completed, &operation);
+    operation.requests.push_back(std::move(request));
+  }
+  return OkStatus();
+}
+
+// ---- Write ----------------------------------------------------------------------------------------
+
+void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePayload& payload,
+                           const WriteFlags& flags, Done done) {
+  const size_t length = payload.data.size_bytes();
+  StatusOr<InodeRef> inode = inodes_.Get(ino);
+  Status status = CheckWritable();
+  if (status.ok() && log_) status = log_->error();
+  if (status.ok()) status = inode.status();
+  if (status.ok()) status = CheckRegular(**inode);
+  if (status.ok() && (offset_bytes > kFileBytesMax || length > kFileBytesMax - offset_bytes)) {
+    status = ErrnoError(EFBIG, "file too large");
+  }
+  if (!status.ok() || length == 0) {
+    done(status);
+    return;
+  }
+  RangeLock& range = (*inode)->range;
+  uint64_t lock_start = 0;
+  uint64_t lock_end = 0;
+  for (;;) {
+    // Who raises the size holds everything from the old end of file on.
+    const uint64_t size = (*inode)->size.load(std::memory_order_acquire);
+    const bool extends = offset_bytes + length > size;
+    lock_start = (extends ? std::min(offset_bytes, size) : offset_bytes) / kPageBytes * kPageBytes;
+    lock_end = extends ? UINT64_MAX
+                       : (offset_bytes + length + kPageBytes - 1) / kPageBytes * kPageBytes;
+    range.Lock(lock_start, lock_end, RangeLock::Mode::kExclusive);
+    const uint64_t now = (*inode)->size.load(std::memory_order_acquire);
+    if (now == size || (!extends && offset_bytes + length <= now)) break;
+    range.Unlock(lock_start, lock_end, RangeLock::Mode::kExclusive);
+  }
+  status = WriteLocked(*inode, offset_bytes, payload, flags);
+  range.Unlock(lock_start, lock_end, RangeLock::Mode::kExclusive);
+  if (!status.ok()) {
+    done(status);
+  } else if (flags.sync_data) {
+    Fsync(ino, /*datasync=*/true, std::move(done));
+  } else {
+    writeback_->Throttle([done = std::move(done)] { done(OkStatus()); });
+  }
+}
+
+StatusOr<uint64_t> FileSystemImpl::CountHoles(Inode& inode, uint64_t first, uint64_t count) {
+  ReaderLock lock(inode.lock);
+  ExtentMap map(reader_, space_, inode.disk);
+  uint64_t holes = 0;
+  for (uint64_t at = first; at < first + count;) {
+    Extent extent;
+    PBFS_ASSIGN_OR_RETURN(extent, map.Lookup(at, static_cast<uint32_t>(first + count - at)));
+    if (extent.is_hole()) holes += extent.length;
+    at += extent.length;
+  }
+  return holes;
+}
+
+// Promises space for the blocks of the range that have none yet.
+Status FileSystemImpl::ReserveRange(const InodeRef& inode, uint64_t first, uint64_t count,
+                                    uint64_t* reserved) {
+  for (int attempt = 0;; ++attempt) {
+    // Read before the map: a block leaves "delalloc" only after it is in the map.
+    const uint64_t promised = inode->pages.CountDelalloc(first, count);
+    uint64_t holes = 0;
+    PBFS_ASSIGN_OR_RETURN(holes, CountHoles(*inode, first, count));
+    *reserved = holes > promised ? holes - promised : 0;
+    if (writeback_->ReserveFor(*inode, *reserved)) return OkStatus();
+    if (attempt == 1) return ErrnoError(ENOSPC, "no space left");
+    MakeRoom();
+    PBFS_RETURN_IF_ERROR(log_->ForceAll());
+  }
+}
+
+Status FileSystemImpl::FillPage(const InodeRef& inode, uint64_t index) {
+  if (inode->pages.Contains(index)) return OkStatus();
+  Extent extent;
+  {
+    ReaderLock lock(inode->lock);
+    PBFS_ASSIGN_OR_RETURN(extent, ExtentMap(reader_, space_, inode->disk).Lookup(index, 1));
+  }
+  if (extent.is_hole() || extent.unwritten) return OkStatus();
+  PageBuf* frame = pages_.Allocate();
+  const int error = ReadSync(device_, extent.block * kBlockBytes, frame->data, kPageBytes);
+  if (error != 0) {
+    pages_.Unpin(*frame);
+    return ErrnoError(EIO, absl::StrCat("inode ", inode->ino, ": block ", extent.block,
+                                        ": reading: ", std::strerror(error)));
+  }
+  // Behind the end of file the block holds garbage.
+  const uint64_t size = inode->size.load(std::memory_order_acquire);
+  const uint64_t start = index * kPageBytes;
+  if (size < start + kPageBytes && RuleHolds(Rule::kZeroTail)) {
+    const size_t valid = size > start ? size - start : 0;
+    std::memset(frame->data + valid, 0, kPageBytes - valid);
+  }
+  inode->pages.InsertClean(index, *frame);
+  return OkStatus();
+}
+
+Status FileSystemImpl::ZeroOldTail(const InodeRef& inode) {
+  const uint64_t size = inode->size.load(std::memory_order_acquire);
+  if (size % kPageBytes == 0 || !RuleHolds(Rule::kZeroTail)) return OkStatus();
+  const uint64_t index = size / kPageBytes;
+  // Dirty pages have zeroes behind the end already, and reach the disk before a larger size does.
+  if (inode->pages.IsDirtyOrDelalloc(index)) return OkStatus();
+  PBFS_RETURN_IF_ERROR(FillPage(inode, index));
+  PageBuf* spare = pages_.Allocate();
+  if (inode->pages.ZeroTail(index, size % kPageBytes, *spare, NowNs())) {
+    writeback_->MarkDirty(inode);
+  }
+  return OkStatus();
+}
+
+Status FileSystemImpl::WriteLocked(const InodeRef& inode, uint64_t offset_bytes,
+                                   const WritePayload& payload, const WriteFlags& flags) {
+  const uint64_t end = offset_bytes + payload.data.size_bytes();
+  const uint64_t first = offset_bytes / kPageBytes;
+  const uint64_t last = (end - 1) / kPageBytes;
+  const uint64_t size = inode->size.load(std::memory_order_acquire);
+  if (flags.kill_suidgid) {
+    PBFS_RETURN_IF_ERROR(KillPrivileges(inode));
+  }
+  // Everything that can fail comes before the first page is changed.
+  if (end > size && first > size / kPageBytes) {
+    PBFS_RETURN_IF_ERROR(ZeroOldTail(inode));
+  }
+  if (offset_bytes % kPageBytes != 0 && first * kPageBytes < size) {
+    PBFS_RETURN_IF_ERROR(FillPage(inode, first));
+  }
+  if (end % kPageBytes != 0 && end < size) {
+    PBFS_RETURN_IF_ERROR(FillPage(inode, last));
+  }
+  uint64_t reserved = 0;
+  PBFS_RETURN_IF_ERROR(ReserveRange(inode, first, last - first + 1, &reserved));
+  const StatusOr<uint64_t> copied = InsertPages(inode, offset_bytes, payload, size);
+  // The map was read twice; a round that committed in between turned promises into blocks.
+  if (copied.ok() && *copied < reserved) writeback_->Unpromise(*inode, reserved - *copied);
+  if (!copied.ok()) {
+    writeback_->Unpromise(*inode, reserved);
+    return copied.status();
+  }
+  if (end > size) inode->size.store(end, std::memory_order_release);
+  if (!flags.from_page_cache) {
+    MutexLock lock(inode->writeback_lock);
+    inode->pending_mtime = CurrentTime();
+  }
+  writeback_->MarkDirty(inode);
+  return OkStatus();
+}
+
+// Puts the payload into the file's pages. Returns how many of them became delalloc.
+StatusOr<uint64_t> FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t offset_bytes,
+                                               const WritePayload& payload, uint64_t size) {
+  const uint64_t end = offset_bytes + payload.data.size_bytes();
+  const int64_t now = NowNs();
+  const bool aligned = offset_bytes % kPageBytes == 0 && payload.frames != nullptr;
+  uint64_t became_delalloc = 0;
+  Extent extent;
+  for (uint64_t at = offset_bytes; at < end;) {
+    const uint64_t index = at / kPageBytes;
+    const size_t offset = at % kPageBytes;
+    const size_t count = std::min<uint64_t>(end - at, kPageBytes - offset);
+    bool delalloc = false;
+    if (inode->pages.CountDelalloc(index, 1) == 0) {
+      if (extent.length == 0 || index >= extent.file_block + extent.length) {
+        ReaderLock lock(inode->lock);
+        PBFS_ASSIGN_OR_RETURN(extent, ExtentMap(reader_, space_, inode->disk)
+                                          .Lookup(index, static_cast<uint32_t>(
+                                                             (end - 1) / kPageBytes - index + 1)));
+      }
+      delalloc = extent.is_hole();
+      became_delalloc += delalloc ? 1 : 0;
+    }
+    const size_t frame_index = (at - offset_bytes) / kPageBytes;
+    // A page that ends at or behind the end of file is whole too: the rest reads as zeroes.
+    if (aligned && (count == kPageBytes || at + count >= size) &&
+        frame_index < payload.frames->size() && (*payload.frames)[frame_index] != nullptr) {
+      PageBuf* frame = std::exchange((*payload.frames)[frame_index], nullptr);
+      std::memset(frame->data + count, 0, kPageBytes - count);
+      inode->pages.InsertDirty(index, *frame, delalloc, now);
+    } else {
+      inode->pages.WritePartial(index, offset, payload.data, at - offset_bytes, count, delalloc,
+                                *pages_.Allocate(), now);
+    }
+    at += count;
+  }
+  return became_delalloc;
+}
+
+// ---- Fsync, seek ----------------------------------------------------------------------------------
+
+void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
+  if (log_ == nullptr) {
+    done(OkStatus());
+    return;
+  }
+  StatusOr<InodeRef> found = inodes_.Get(ino);
+  if (!found.ok()) {
+    done(found.status());
+    return;
+  }
+  auto inode = std::make_shared<InodeRef>(std::move(*found));  // Shared with the continuation.
+  writeback_->FlushAsync(*inode, [this, inode, datasync, done = std::move(done)](
+                                     const Status& status) {
+    if (!status.ok()) {
+      done(status);
+      return;
+    }
+    const Lsn wanted = datasync ? (*inode)->data_changed.load(std::memory_order_acquire)
+                                : (*inode)->changed.load(std::memory_order_acquire);
+    if (wanted > log_->durable_sequence()) {
+      log_->ForceAsync(wanted, done);
+    } else {
+      log_->FlushAsync(done);  // The data may have been written in place.
+    }
+  });
+}
+
+StatusOr<uint64_t> FileSystemImpl::Seek(InodeNumber ino, uint64_t offset_bytes, int whence) {
+  if (whence != SEEK_DATA && whence != SEEK_HOLE) return ErrnoError(EINVAL, "bad whence");
+  InodeRef inode;
+  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  PBFS_RETURN_IF_ERROR(CheckRegular(*inode));
+  const uint64_t size = inode->size.load(std::memory_order_acquire);
+  if (offset_bytes >= size) return ErrnoError(ENXIO, "behind the end of file");
+  uint64_t index = offset_bytes / kPageBytes;
+  for (;;) {
+    // Not yet allocated pages first: a block leaves that state only after it is in the map.
+    const uint64_t promised = inode->pages.NextDelalloc(index);
+    Extent next;
+    {
+      ReaderLock lock(inode->lock);
+      ExtentMap map(reader_, space_, inode->disk);
+      PBFS_ASSIGN_OR_RETURN(next, map.Next(index));
+      while (next.length > 0 && next.unwritten) {
+        PBFS_ASSIGN_OR_RETURN(next, map.Next(next.file_block + next.length));
+      }
+    }
+    const uint64_t mapped = next.length > 0 ? std::max(next.file_block, index) : UINT64_MAX;
+    const uint64_t data = std::min(promised, mapped);
+    if (whence == SEEK_DATA) {
+      if (data == UINT64_MAX || data * kPageBytes >= size) return ErrnoError(ENXIO, "no more data");
+      return std::max(offset_bytes, data * kPageBytes);
+    }
+    if (data != index) return std::min(size, std::max(offset_bytes, index * kPageBytes));
+    index = mapped == index ? next.file_block + next.length : index + 1;
+    if (index * kPageBytes >= size) return size;
+  }
+}
+
+}  // namespace pbfs

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "cache/page_cache.h"
+#include "fs/format.h"
+#include "io/block_device.h"
+#include "io/logical_buffer.h"
+
+namespace pbfs {
+
+struct MountOptions {
+  size_t cache_bytes = size_t{256} << 20;
+  int64_t commit_interval_ns = 5'000'000'000;
+  bool read_only = false;
+  // Mount read-only without replaying the log.
+  bool no_recovery = false;
+  bool discard = false;
+  // Where warnings of the running filesystem go (one line each, no newline). May be empty.
+  std::function<void(const std::string& line)> log;
+};
+
+struct Time {
+  int64_t seconds = 0;
+  uint32_t nanoseconds = 0;
+};
+
+struct Attributes {
+  InodeNumber ino = 0;
+  uint32_t mode = 0;
+  uint32_t nlink = 0;
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+  uint32_t rdev = 0;
+  uint32_t generation = 0;
+  uint32_t flags = 0;
+  uint64_t size_bytes = 0;
+  uint64_t blocks_512 = 0;  // Delayed allocations included.
+  Time atime, mtime, ctime, btime;
+};
+
+struct SetAttributes {
+  std::optional<uint32_t> mode, uid, gid;
+  std::optional<uint64_t> size_bytes;
+  std::optional<Time> atime, mtime, ctime;
+  bool atime_now = false, mtime_now = false;
+  // KILLPRIV_V2: also clear setuid (and setgid if group-executable).
+  bool kill_suidgid = false;
+};
+
+struct NewInode {
+  uint32_t mode = 0;  // S_IF... and permissions, umask already applied.
+  uint32_t uid = 0;
+  uint32_t gid = 0;   // The server applies a setgid directory's group.
+  uint32_t rdev = 0;
+  std::string_view symlink_target;
+};
+
+struct DirEntry {
+  InodeNumber ino;
+  uint64_t cookie;  // Pass as `after` to continue behind this entry.
+  uint8_t type;     // DT_*.
+  std::string_view name;
+};
+
+struct SpaceStats {
+  uint64_t blocks_total, blocks_free, blocks_available;
+  uint64_t inodes_total, inodes_free;
+};
+
+struct WriteFlags {
+  bool from_page_cache = false;  // FUSE_WRITE_CACHE: do not touch times.
+  bool sync_data = false;        // O_DSYNC or O_SYNC: answer when durable.
+  bool kill_suidgid = false;
+};
+
+// Pages whose bytes a read answers; unpins them when destroyed. Move-only.
+class PageHold {
+ public:
+  PageHold() = default;
+  explicit PageHold(PageCache& cache) : cache_(&cache) {}
+  PageHold(PageHold&& other) noexcept : cache_(other.cache_), pages_(std::move(other.pages_)) {
+    other.pages_.clear();
+  }
+  PageHold& operator=(PageHold&& other) noexcept {
+    Reset();
+    cache_ = other.cache_;
+    pages_ = std::move(other.pages_);
+    other.pages_.clear();
+    return *this;
+  }
+  ~PageHold() { Reset(); }
+  void Add(PageBuf& page) { pages_.push_back(&page); }
+  void Reset() {
+    for (PageBuf* page : pages_) cache_->Unpin(*page);
+    pages_.clear();
+  }
+
+ private:
+  PageCache* cache_ = nullptr;
+  std::vector<PageBuf*> pages_;
+};
+
+// The payload of a write. `frames` (optional, borrowed) are private pages that hold it, frame i the
+// bytes from i * 4096 on; the filesystem may take any of them over and leaves nullptr in its place.
+struct WritePayload {
+  LogicalBuffer data;
+  std::vector<PageBuf*>* frames = nullptr;
+};
+
+// What a mount found and did, for messages.
+struct MountReport {
+  bool replayed = false;
+  uint64_t checkpoints_replayed = 0;
+  uint64_t blocks_replayed = 0;
+  uint64_t orphans = 0;
+  std::vector<std::string> warnings;
+};
+
+// A mounted filesystem: the interface of the FUSE bridge, the tools and the tests. Thread-safe.
+//
+// Every InodeNumber that is passed in is either the root or one on which the caller holds a
+// reference; operations that return an inode (Lookup, Create..., Link) add one reference to it,
+// Forget() gives references back. An inode without links is freed when its last reference goes.
+//
+// Functions with a `done` argument may answer on another thread, possibly before they return; the
+// others may block (AnnounceBlocking).
+class FileSystem {
+ public:
+  // Reads and checks the superblock only; writes nothing. Falls back to a copy (a warning says so).
+  struct ProbeResult {
+    Superblock superblock;
+    std::vector<std::string> warnings;
+    bool must_be_read_only = false;  // Unknown ro_compat features.
+  };
+  static StatusOr<ProbeResult> Probe(BlockDevice& device);
+
+  // Replays the log, finishes orphans. `device` is borrowed until the object is destroyed.
+  static StatusOr<std::unique_ptr<FileSystem>> Mount(BlockDevice& device,
+                                                     const MountOptions& options);
+  // Without Unmount() first: as a power cut, nothing more is written.
+  virtual ~FileSystem() = default;
+  // Writes everything back, frees orphans, marks the log clean. No other call may be in progress.
+  virtual Status Unmount() = 0;
+
+  virtual const MountReport& mount_report() const = 0;
+  virtual const Superblock& superblock() const = 0;
+  virtual InodeNumber root() const = 0;
+  virtual bool read_only() const = 0;
+  virtual PageCache& page_cache() = 0;
+
+  // --- Names. `name` is checked here: EINVAL for "", ".", ".." or '/', ENAMETOOLONG over 255.
+  // Lookup also takes "." and "..". nullopt: no such name.
+  virtual StatusOr<std::optional<Attributes>> Lookup(InodeNumber dir, std::string_view name) = 0;
+  virtual StatusOr<Attributes> Create(InodeNumber dir, std::string_view name,
+                                      const NewInode& request) = 0;  // All types but hard links.
+  virtual StatusOr<Attributes> Link(InodeNumber ino, InodeNumber dir, std::string_view name) = 0;
+  virtual Status Unlink(InodeNumber dir, std::string_view name) = 0;
+  virtual Status Rmdir(InodeNumber dir, std::string_view name) = 0;
+  // flags: RENAME_NOREPLACE, RENAME_EXCHANGE, or 0.
+  virtual Status Rename(InodeNumber dir, std::string_view name, InodeNumber new_dir,
+                        std::string_view new_name, unsigned flags) = 0;
+  virtual StatusOr<std::string> ReadLink(InodeNumber ino) = 0;
+  // Visits "." , ".." and the entries with cookie > after, ascending, until `visit` returns false
+  // (that entry was not taken). Each entry that exists throughout a scan is seen exactly once.
+  virtual Status ReadDir(InodeNumber dir, uint64_t after,
+                         const std::function<bool(const DirEntry&)>& visit) = 0;
+  // Takes a reference on `ino` as Lookup does, for READDIRPLUS: nullopt when it is gone.
+  virtual StatusOr<std::optional<Attributes>> Reference(InodeNumber ino) = 0;
+  virtual void Forget(InodeNumber ino, uint64_t count) = 0;
+
+  // --- Attributes
+  virtual StatusOr<Attributes> GetAttributes(InodeNumber ino) = 0;
+  virtual StatusOr<Attributes> SetAttributesOf(InodeNumber ino, const SetAttributes& request) = 0;
+  // ENODATA when absent. flags: XATTR_CREATE, XATTR_REPLACE or 0.
+  virtual StatusOr<std::string> GetXattr(InodeNumber ino, std::string_view name) = 0;
+  virtual Status SetXattr(InodeNumber ino, std::string_view name, std::string_view value,
+                          int flags) = 0;
+  virtual StatusOr<std::vector<std::string>> ListXattr(InodeNumber ino) = 0;
+  virtual Status RemoveXattr(InodeNumber ino, std::string_view name) = 0;
+
+  // --- Data
+  // `data` has the bytes up to end of file (shorter there); `hold` keeps them.
+  using ReadDone = std::function<void(const Status& status, const LogicalBuffer& data, PageHold hold)>;
+  virtual void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, ReadDone done) = 0;
+  // All of the payload or an error. The reply may be delayed to throttle the writer.
+  using Done = std::function<void(const Status& status)>;
+  virtual void Write(InodeNumber ino, uint64_t offset_bytes, const WritePayload& payload,
+                     const WriteFlags& flags, Done done) = 0;
+  virtual void Fsync(InodeNumber ino, bool datasync, Done done) = 0;
+  // SEEK_DATA or SEEK_HOLE; ENXIO past the end.
+  virtual StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) = 0;
+
+  // --- Whole filesystem
+  virtual SpaceStats StatFs() = 0;
+  // Everything accepted so far is durable.
+  virtual void SyncAll(Done done) = 0;
+  // Counters and gauges as a JSON object.
+  virtual std::string StatsJson() = 0;
+};
+
+}  // namespace pbfs

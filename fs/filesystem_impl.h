@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fs/directory.h"
+#include "fs/filesystem.h"
+#include "fs/inode.h"
+#include "fs/inode_alloc.h"
+#include "fs/log.h"
+#include "fs/name_hash.h"
+#include "fs/operation.h"
+#include "fs/orphans.h"
+#include "fs/space.h"
+#include "fs/writeback.h"
+#include "fs/xattr.h"
+
+namespace pbfs {
+
+// The mounted filesystem: puts the parts together. Its member functions are in mount.cc,
+// name_ops.cc, attribute_ops.cc and data_ops.cc.
+class FileSystemImpl final : public FileSystem {
+ public:
+  FileSystemImpl(BlockDevice& device, const MountOptions& options, const Superblock& superblock);
+  ~FileSystemImpl() override;
+
+  // After replay. `anchor_generation` and `next_sequence` are what recovery left.
+  Status Start(uint64_t anchor_generation, uint64_t next_sequence);
+  MountReport& report() { return report_; }
+  void ForceReadOnly() { read_only_ = true; }
+
+  Status Unmount() override;
+  const MountReport& mount_report() const override { return report_; }
+  const Superblock& superblock() const override { return superblock_; }
+  InodeNumber root() const override { return superblock_.root_inode; }
+  bool read_only() const override { return read_only_ || (log_ != nullptr && !log_->error().ok()); }
+  PageCache& page_cache() override { return pages_; }
+
+  StatusOr<std::optional<Attributes>> Lookup(InodeNumber dir, std::string_view name) override;
+  StatusOr<Attributes> Create(InodeNumber dir, std::string_view name,
+                              const NewInode& request) override;
+  StatusOr<Attributes> Link(InodeNumber ino, InodeNumber dir, std::string_view name) override;
+  Status Unlink(InodeNumber dir, std::string_view name) override;
+  Status Rmdir(InodeNumber dir, std::string_view name) override;
+  Status Rename(InodeNumber dir, std::string_view name, InodeNumber new_dir,
+                std::string_view new_name, unsigned flags) override;
+  StatusOr<std::string> ReadLink(InodeNumber ino) override;
+  Status ReadDir(InodeNumber dir, uint64_t after,
+                 const std::function<bool(const DirEntry&)>& visit) override;
+  StatusOr<std::optional<Attributes>> Reference(InodeNumber ino) override;
+  void Forget(InodeNumber ino, uint64_t count) override;
+
+  StatusOr<Attributes> GetAttributes(InodeNumber ino) override;
+  StatusOr<Attributes> SetAttributesOf(InodeNumber ino, const SetAttributes& request) override;
+  StatusOr<std::string> GetXattr(InodeNumber ino, std::string_view name) override;
+  Status SetXattr(InodeNumber ino, std::string_view name, std::string_view value,
+                  int flags) override;
+  StatusOr<std::vector<std::string>> ListXattr(InodeNumber ino) override;
+  Status RemoveXattr(InodeNumber ino, std::string_view name) override;
+
+  void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, ReadDone done) override;
+  void Write(InodeNumber ino, uint64_t offset_bytes, const WritePayload& payload,
+             const WriteFlags& flags, Done done) override;
+  void Fsync(InodeNumber ino, bool datasync, Done done) override;
+  StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) override;
+
+  SpaceStats StatFs() override;
+  void SyncAll(Done done) override;
+  std::string StatsJson() override;
+
+ private:
+  struct ReadOperation;
+
+  Status CheckWritable() const;
+  Attributes AttributesLocked(Inode& inode) ABSL_SHARED_LOCKS_REQUIRED(inode.lock);
+  Attributes AttributesOfInode(Inode& inode) ABSL_LOCKS_EXCLUDED(inode.lock);
+  Status Run(const OperationRunner::Needs& needs, const OperationRunner::Body& body);
+  void MakeRoom();
+
+  // Names (name_ops.cc).
+  Status FillNewInode(Operation& operation, const InodeRef& child, const DiskInode& parent,
+                      const NewInode& request, const InodeAllocator::Slot& slot);
+  Status RemoveName(InodeNumber dir, std::string_view name, bool directory);
+  Status DropLink(Operation& operation, const InodeRef& inode, bool directory);
+  Status RenameOver(Operation& operation, const InodeRef& dir, std::string_view name,
+                    const InodeRef& new_dir, std::string_view new_name, unsigned flags,
+                    InodeNumber* unlinked);
+  Status RenameExchange(Operation& operation, const InodeRef& dir, std::string_view name,
+                        const InodeRef& new_dir, std::string_view new_name);
+  Status CheckNotBelow(InodeNumber moved, InodeNumber new_dir);
+  void MoveParent(Operation& operation, const InodeRef& child, const InodeRef& dir,
+                  const InodeRef& new_dir);
+
+  // Data (data_ops.cc, size_ops.cc).
+  Status PrepareRead(ReadOperation& operation);
+  Status WriteLocked(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
+                     const WriteFlags& flags);
+  Status KillPrivileges(const InodeRef& inode);
+  Status ReserveRange(const InodeRef& inode, uint64_t first, uint64_t count, uint64_t* reserved);
+  StatusOr<uint64_t> InsertPages(const InodeRef& inode, uint64_t offset_bytes,
+                                 const WritePayload& payload, uint64_t size);
+  StatusOr<uint64_t> CountHoles(Inode& inode, uint64_t first, uint64_t count);
+  // Makes sure the page is cached if it has data on disk, zeroed behind the end of file.
+  Status FillPage(const InodeRef& inode, uint64_t index);
+  // Zeroes the rest of the last block, before the size is raised.
+  Status ZeroOldTail(const InodeRef& inode);
+  Status SetSize(const InodeRef& inode, uint64_t size);
+  Status Shrink(const InodeRef& inode, uint64_t size);
+  Status Grow(const InodeRef& inode, uint64_t size);
+
+  BlockDevice& device_;
+  const MountOptions options_;
+  const Superblock superblock_;
+  MountReport report_;
+  std::atomic<bool> read_only_;
+
+  PageCache pages_;
+  BlockCache cache_;
+  const MetaReader reader_;
+  const NameHash hash_;
+  SpaceManager space_;
+  InodeAllocator inode_allocator_;
+  InodeTable inodes_;
+  std::unique_ptr<Log> log_;
+  std::unique_ptr<OperationRunner> runner_;
+  std::unique_ptr<Writeback> writeback_;
+  std::unique_ptr<Orphans> orphans_;
+  // 4 KiB of zeroes that holes read.
+  PageBuf* zero_page_ = nullptr;
+};
+
+}  // namespace pbfs

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finding a filesystem on a device, bringing it up and taking it down.
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "fs/aligned_buffer.h"
+#include "fs/filesystem_impl.h"
+#include "fs/recovery.h"
+#include "fs/verify.h"
+
+namespace pbfs {
+namespace {
+
+StatusOr<Superblock> ReadSuperblock(BlockDevice& device, BlockNumber block) {
+  AlignedBuffer buffer(kBlockBytes);
+  const int error = ReadSync(device, block * kBlockBytes, buffer.data(), kBlockBytes);
+  if (error != 0) {
+    return ErrnoError(EIO, absl::StrCat(device.geometry().name, ": block ", block,
+                                        ": reading the superblock: ", std::strerror(error)));
+  }
+  PBFS_RETURN_IF_ERROR(VerifySuperblock(buffer.data(), block));
+  return *buffer.as<Superblock>();
+}
+
+Status CheckFeatures(const std::string& name, const Superblock& superblock) {
+  const uint64_t unknown = superblock.feature_incompat & ~kIncompatKnown;
+  if (unknown != 0) {
+    return ErrnoError(EOPNOTSUPP, absl::StrCat(name, ": unknown incompatible features 0x",
+                                               absl::Hex(unknown), ": needs a newer pbfs"));
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+StatusOr<FileSystem::ProbeResult> FileSystem::Probe(BlockDevice& device) {
+  const std::string& name = device.geometry().name;
+  const uint64_t device_blocks = device.geometry().size_bytes / kBlockBytes;
+  if (device.geometry().size_bytes < kDeviceBytesMin) {
+    return ErrnoError(EINVAL, absl::StrCat(name, ": too small for a pbfs filesystem"));
+  }
+  ProbeResult result;
+  StatusOr<Superblock> superblock = ReadSuperblock(device, 0);
+  if (!superblock.ok()) {
+    if (ErrnoOf(superblock.status()) == EOPNOTSUPP) return superblock.status();
+    for (const BlockNumber copy : {device_blocks - 1, AgStart(1), AgStart(3)}) {
+      if (copy >= device_blocks) continue;
+      StatusOr<Superblock> other = ReadSuperblock(device, copy);
+      if (!other.ok()) continue;
+      result.warnings.push_back(absl::StrCat(name, ": bad superblock (",
+                                             std::string(superblock.status().message()),
+                                             "), using the copy in block ", copy));
+      superblock = std::move(other);
+      break;
+    }
+  }
+  if (!superblock.ok()) {
+    return ErrnoError(EINVAL, absl::StrCat(name, ": not a pbfs filesystem: ",
+                                           std::string(superblock.status().message())));
+  }
+  PBFS_RETURN_IF_ERROR(CheckFeatures(name, *superblock));
+  if (superblock->total_blocks > device_blocks) {
+    return ErrnoError(EINVAL, absl::StrCat(name, ": truncated: the filesystem has ",
+                                           superblock->total_blocks, " blocks, the device ",
+                                           device_blocks));
+  }
+  if ((superblock->feature_ro_compat & ~kRoCompatKnown) != 0) {
+    result.must_be_read_only = true;
+    result.warnings.push_back(absl::StrCat(
+        name, ": unknown features 0x", absl::Hex(superblock->feature_ro_compat & ~kRoCompatKnown),
+        ": read-only"));
+  }
+  result.superblock = *superblock;
+  return result;
+}
+
+StatusOr<std::unique_ptr<FileSystem>> FileSystem::Mount(BlockDevice& device,
+                                                        const MountOptions& options) {
+  ProbeResult probe;
+  PBFS_ASSIGN_OR_RETURN(probe, Probe(device));
+  const std::string& name = device.geometry().name;
+  const bool read_only = options.read_only || probe.must_be_read_only || options.no_recovery;
+  LogAnchor anchor;
+  PBFS_ASSIGN_OR_RETURN(anchor, ReadLogAnchor(device, probe.superblock));
+  RecoveryResult recovery;
+  recovery.anchor_generation = anchor.generation;
+  recovery.next_sequence = anchor.first_sequence;
+  if (!options.no_recovery) {
+    if (anchor.clean == 0 && probe.must_be_read_only) {
+      return ErrnoError(EROFS, absl::StrCat(name, ": the log is dirty, and features that this "
+                                                  "version does not know forbid replaying it"));
+    }
+    if (anchor.clean == 0 && device.geometry().read_only) {
+      return ErrnoError(EROFS, absl::StrCat(name, ": the log is dirty and the device is read-only: "
+                                                  "cannot replay it (try -o norecovery)"));
+    }
+    PBFS_ASSIGN_OR_RETURN(recovery, ReplayLog(device, probe.superblock));
+  }
+  auto filesystem = std::make_unique<FileSystemImpl>(device, options, probe.superblock);
+  if (read_only || device.geometry().read_only) filesystem->ForceReadOnly();
+  MountReport& report = filesystem->report();
+  report.warnings = probe.warnings;
+  report.replayed = recovery.replayed;
+  report.checkpoints_replayed = recovery.checkpoints;
+  report.blocks_replayed = recovery.blocks_written;
+  PBFS_RETURN_IF_ERROR(
+      filesystem->Start(recovery.anchor_generation, recovery.next_sequence));
+  return std::unique_ptr<FileSystem>(std::move(filesystem));
+}
+
+FileSystemImpl::FileSystemImpl(BlockDevice& device, const MountOptions& options,
+                               const Superblock& superblock)
+    : device_(device),
+      options_(options),
+      superblock_(superblock),
+      read_only_(options.read_only || options.no_recovery),
+      pages_(options.cache_bytes),
+      cache_(pages_, device),
+      reader_{cache_, superblock_},
+      hash_(superblock_),
+      space_(reader_),
+      inode_allocator_(reader_, space_),
+      inodes_(reader_, pages_, std::clamp<size_t>(options.cache_bytes >> 14, 1024, 16384)) {}
+
+FileSystemImpl::~FileSystemImpl() {
+  if (orphans_) orphans_->Stop();
+  if (writeback_) writeback_->Stop();
+  orphans_.reset();
+  writeback_.reset();
+  log_.reset();
+  if (zero_page_ != nullptr) pages_.Unpin(*zero_page_);
+}
+
+Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence) {
+  zero_page_ = pages_.Allocate();
+  std::memset(zero_page_->data, 0, kPageBytes);
+  PBFS_RETURN_IF_ERROR(space_.Load());
+  if (read_only_) return inodes_.Get(root()).status();
+
+  const size_t frames = pages_.frames_total();
+  Log::Options log_options;
+  // Data waits half of the interval for writeback, its metadata the other half.
+  log_options.commit_interval_ns = options_.commit_interval_ns / 2;
+  log_options.dirty_blocks_max = std::max<size_t>(frames * 2 / 5, 2 * kTransactionBlocksMax);
+  log_options.log = options_.log;
+  log_options.release_freed = [this](const std::vector<Transaction::Freed>& freed) {
+    space_.ReleaseFreed(freed);
+  };
+  log_ = std::make_unique<Log>(device_, superblock_, cache_, pages_, log_options);
+  runner_ = std::make_unique<OperationRunner>(reader_, space_, *log_, [this] { MakeRoom(); });
+  Writeback::Options writeback_options;
+  writeback_options.age_max_ns = options_.commit_interval_ns / 2;
+  writeback_options.dirty_background_pages = frames / 8;
+  writeback_options.dirty_max_pages = frames * 2 / 5;
+  writeback_options.log = options_.log;
+  writeback_ = std::make_unique<Writeback>(device_, reader_, pages_, space_, *log_, *runner_,
+                                           writeback_options);
+  orphans_ = std::make_unique<Orphans>(reader_, space_, inode_allocator_, inodes_, *writeback_,
+                                       *runner_, options_.log);
+  pages_.SetPressureHandler(
+      [](void* context) {
+        auto* self = static_cast<FileSystemImpl*>(context);
+        self->writeback_->Kick();
+        self->log_->RequestWriteback();
+      },
+      this);
+  PBFS_RETURN_IF_ERROR(log_->Start(anchor_generation, next_sequence));
+  writeback_->Start();
+  PBFS_ASSIGN_OR_RETURN(report_.orphans, orphans_->Recover());
+  orphans_->Start();
+  return inodes_.Get(root()).status();
+}
+
+Status FileSystemImpl::Unmount() {
+  if (log_ == nullptr) return OkStatus();
+  orphans_->ForgetReferences();
+  orphans_->Drain();
+  Status status = writeback_->FlushAll();
+  orphans_->Stop();
+  writeback_->Stop();
+  const Status stopped = log_->Stop();
+  return stopped.ok() ? status : stopped;
+}
+
+void FileSystemImpl::MakeRoom() {
+  orphans_->Drain();
+  (void)writeback_->FlushAll();
+}
+
+Status FileSystemImpl::CheckWritable() const {
+  if (read_only_) return ErrnoError(EROFS, "mounted read-only");
+  return OkStatus();
+}
+
+Status FileSystemImpl::Run(const OperationRunner::Needs& needs, const OperationRunner::Body& body) {
+  PBFS_RETURN_IF_ERROR(CheckWritable());
+  return runner_->Run(needs, body);
+}
+
+SpaceStats FileSystemImpl::StatFs() {
+  SpaceStats stats{};
+  stats.blocks_total = superblock_.total_blocks - superblock_.log_blocks;
+  stats.blocks_free = space_.available_blocks();
+  const uint64_t pool = space_.reserve_pool_blocks();
+  stats.blocks_available = stats.blocks_free > pool ? stats.blocks_free - pool : 0;
+  const auto used = inode_allocator_.CountUsed();
+  const uint64_t inodes_used = used.ok() ? *used : 0;
+  stats.inodes_free = stats.blocks_available * kInodesPerBlock;
+  stats.inodes_total = inodes_used + stats.inodes_free;
+  return stats;
+}
+
+void FileSystemImpl::SyncAll(Done done) {
+  if (log_ == nullptr) {
+    done(OkStatus());
+    return;
+  }
+  writeback_->FlushAllAsync([this, done = std::move(done)](const Status& status) {
+    if (!status.ok()) {
+      done(status);
+      return;
+    }
+    // In-place overwrites need a flush even when no checkpoint is due.
+    log_->FlushAsync([this, done](const Status& flushed) {
+      if (!flushed.ok()) {
+        done(flushed);
+        return;
+      }
+      log_->ForceAsync(log_->open_sequence(), done);
+    });
+  });
+}
+
+std::string FileSystemImpl::StatsJson() {
+  const PageCache::Stats pages = pages_.stats();
+  const BlockCache::Stats blocks = cache_.stats();
+  const SpaceStats space = StatFs();
+  Log::Stats log;
+  if (log_ != nullptr) log = log_->stats();
+  return absl::StrCat(
+      "{\"cache\":{\"frames\":", pages.frames_total, ",\"free\":", pages.frames_free,
+      ",\"evictions\":", pages.evictions, ",\"allocation_waits\":", pages.allocation_waits,
+      ",\"dirty_pages\":", pages_.dirty_pages.load(), ",\"metadata_hits\":", blocks.hits,
+      ",\"metadata_misses\":", blocks.misses, "},\"log\":{\"checkpoints\":", log.checkpoints,
+      ",\"blocks\":", log.checkpoint_blocks, ",\"flushes\":", log.flushes,
+      ",\"images\":", log.images, ",\"ranges\":", log.ranges,
+      ",\"metadata_writes\":", log.metadata_writes, ",\"ring_blocks\":", log.ring_blocks,
+      ",\"ring_used\":", log.ring_used, ",\"dirty_blocks\":", log.dirty_blocks,
+      ",\"space_waits\":", log.space_waits, "},\"space\":{\"blocks\":", space.blocks_total,
+      ",\"free\":", space.blocks_free, ",\"inodes\":", space.inodes_total,
+      ",\"inodes_free\":", space.inodes_free,
+      "},\"inodes_referenced\":", inodes_.reference_count(), "}");
+}
+
+}  // namespace pbfs

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fs/operation.h"
+
+namespace pbfs {
+
+Operation::~Operation() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  for (Edited& edited : edited_) edited.inode->lock.Unlock();
+}
+
+DiskInode& Operation::Edit(const InodeRef& inode) {
+  for (Edited& edited : edited_) {
+    if (&*edited.inode == &*inode) return inode->disk;
+  }
+  inode->lock.Lock();
+  edited_.push_back({inode.Clone(), inode->disk});
+  return inode->disk;
+}
+
+void SetTimes(DiskInode& disk, Time now, bool modified) {
+  disk.ctime_seconds = now.seconds;
+  disk.ctime_nanoseconds = now.nanoseconds;
+  if (!modified) return;
+  disk.mtime_seconds = now.seconds;
+  disk.mtime_nanoseconds = now.nanoseconds;
+}
+
+DiskInode& Operation::Touch(const InodeRef& inode, bool modified) {
+  DiskInode& disk = Edit(inode);
+  SetTimes(disk, CurrentTime(), modified);
+  return disk;
+}
+
+Status Operation::StoreAll() {
+  for (Edited& edited : edited_) {
+    Inode& inode = *edited.inode;
+    inode.lock.AssertHeld();
+    if (inode.disk.mode == 0) continue;  // Freed in this operation: its slot is clear already.
+    PBFS_RETURN_IF_ERROR(StoreInode(transaction_, reader_, inode));
+  }
+  return OkStatus();
+}
+
+void Operation::Keep(Lsn sequence) {
+  if (sequence == 0) return;
+  for (Edited& edited : edited_) {
+    edited.inode->changed.store(sequence, std::memory_order_release);
+    if (!times_only_) edited.inode->data_changed.store(sequence, std::memory_order_release);
+  }
+}
+
+void Operation::Restore() {
+  for (Edited& edited : edited_) edited.inode->disk = edited.before;
+}
+
+Status OperationRunner::RunOnce(const Needs& needs, const Body& body) {
+  if (!space_.Reserve(needs.space_blocks, needs.privileged)) {
+    return ErrnoError(ENOSPC, "no space left for metadata");
+  }
+  auto transaction = log_.Begin();
+  if (!transaction.ok()) {
+    space_.Unreserve(needs.space_blocks);
+    return transaction.status();
+  }
+  Status status;
+  uint64_t used = 0;
+  {
+    Operation operation(reader_, **transaction);
+    status = body(operation);
+    if (status.ok()) status = operation.StoreAll();
+    used = space_.TakeAllocatedCount();
+    if (status.ok()) {
+      auto sequence = (*transaction)->Commit();
+      status = sequence.status();
+      if (sequence.ok()) operation.Keep(*sequence);
+    }
+    if (!status.ok()) {
+      operation.Restore();
+      transaction->reset();  // Aborts, with the inodes still locked.
+      used = 0;
+    }
+  }
+  if (used > needs.space_blocks) {
+    space_.Take(used - needs.space_blocks);
+  } else {
+    space_.Unreserve(needs.space_blocks - used);
+  }
+  return status;
+}
+
+Status OperationRunner::Run(const Needs& needs, const Body& body) {
+  for (int attempt = 0;; ++attempt) {
+    const Status status = RunOnce(needs, body);
+    const int error = ErrnoOf(status);
+    if ((error != EAGAIN && error != ENOSPC) || attempt == 2) {
+      if (error == EAGAIN) return ErrnoError(ENOSPC, "no space left");
+      return status;
+    }
+    if (error == ENOSPC) {
+      if (!needs.retry || attempt > 0) return status;
+      make_room_();
+    }
+    // Blocks freed lately become free for use with the checkpoint that frees them.
+    PBFS_RETURN_IF_ERROR(log_.ForceAll());
+  }
+}
+
+}  // namespace pbfs

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/status.h"
+#include "fs/inode.h"
+#include "fs/log.h"
+#include "fs/space.h"
+
+namespace pbfs {
+
+// One change of the filesystem: a transaction together with the inodes it changes.
+//
+// Edit() locks an inode and hands out its disk image; when the operation succeeds, all edited inodes
+// are stored in the transaction and it is committed; when it fails, inodes and blocks are put back
+// before the locks are released. Only one operation runs at a time (the gate), so inodes may be
+// edited in any order. Single thread.
+class Operation {
+ public:
+  Operation(const MetaReader& reader, Transaction& transaction)
+      : reader_(reader), transaction_(transaction) {}
+  ~Operation();
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+
+  Transaction& transaction() { return transaction_; }
+
+  // Locks the inode exclusively (once) and returns its disk image for changing.
+  DiskInode& Edit(const InodeRef& inode) ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  // As Edit(), and sets ctime (and mtime) to now.
+  DiskInode& Touch(const InodeRef& inode, bool modified);
+
+  // fdatasync need not wait for this change (times only).
+  void SetTimesOnly() { times_only_ = true; }
+
+  // Stores the edited inodes; last step before the commit.
+  Status StoreAll();
+  // Committed: notes the checkpoint in the edited inodes. The transaction is done.
+  void Keep(Lsn sequence);
+  // Puts the edited inodes back. To be followed by aborting the transaction, then destruction.
+  void Restore() ABSL_NO_THREAD_SAFETY_ANALYSIS;
+
+ private:
+  struct Edited {
+    InodeRef inode;
+    DiskInode before;
+  };
+  const MetaReader& reader_;
+  Transaction& transaction_;
+  std::vector<Edited> edited_;
+  bool times_only_ = false;
+};
+
+void SetTimes(DiskInode& disk, Time now, bool modified);
+
+// Runs operations: reserves space, begins the transaction, retries when only a log commit stands
+// between it and free blocks.
+class OperationRunner {
+ public:
+  // All borrowed. `make_room` writes back what is reserved too generously and finishes orphans;
+  // called without locks before an operation fails with ENOSPC.
+  OperationRunner(const MetaReader& reader, SpaceManager& space, Log& log,
+                  std::function<void()> make_room)
+      : reader_(reader), space_(space), log_(log), make_room_(std::move(make_room)) {}
+
+  struct Needs {
+    uint32_t space_blocks = 32;  // New metadata blocks at worst.
+    bool privileged = false;     // May use the reserve of a full filesystem: it frees something.
+    bool retry = true;           // May call make_room.
+  };
+  using Body = std::function<Status(Operation& operation)>;
+  Status Run(const Needs& needs, const Body& body);
+
+ private:
+  Status RunOnce(const Needs& needs, const Body& body);
+
+  const MetaReader& reader_;
+  SpaceManager& space_;
+  Log& log_;
+  const std::function<void()> make_room_;
+};
+
+}  // namespace pbfs

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fs/orphans.h"
+
+#include <sys/stat.h>
+
+#include "absl/strings/str_cat.h"
+#include "fs/fork.h"
+#include "fs/rules.h"
+
+namespace pbfs {
+namespace {
+
+// Tree nodes freed in one step.
+constexpr uint32_t kNodesPerStep = 16;
+constexpr OperationRunner::Needs kFreeing{.space_blocks = 8, .privileged = true, .retry = false};
+
+}  // namespace
+
+Orphans::Orphans(const MetaReader& reader, SpaceManager& space, InodeAllocator& allocator,
+                 InodeTable& inodes, Writeback& writeback, OperationRunner& runner,
+                 std::function<void(const std::string&)> log)
+    : reader_(reader),
+      space_(space),
+      allocator_(allocator),
+      inodes_(inodes),
+      writeback_(writeback),
+      runner_(runner),
+      log_(std::move(log)) {}
+
+Orphans::~Orphans() { Stop(); }
+
+void Orphans::Start() {
+  thread_ = std::thread([this] { Loop(); });
+}
+
+void Orphans::Stop() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    changed_.SignalAll();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+Status Orphans::Add(Operation& operation, InodeNumber ino, OrphanKind kind) {
+  if (!RuleHolds(Rule::kOrphans)) return OkStatus();
+  BlockRef block;
+  PBFS_ASSIGN_OR_RETURN(block, reader_.Read(reader_.superblock.state_block, kMagicState,
+                                            kOwnerFilesystem));
+  auto* state = operation.transaction().ModifyAs<StateBlock>(block);
+  TreeRoot root = state->orphans;
+  Tree tree(reader_, space_, kOwnerOrphans, root);
+  const auto value = static_cast<uint8_t>(kind);
+  PBFS_RETURN_IF_ERROR(tree.Put(operation.transaction(), ino, {&value, 1}));
+  state->orphans = root;
+  return OkStatus();
+}
+
+Status Orphans::Remove(Operation& operation, InodeNumber ino) {
+  if (!RuleHolds(Rule::kOrphans)) return OkStatus();
+  BlockRef block;
+  PBFS_ASSIGN_OR_RETURN(block, reader_.Read(reader_.superblock.state_block, kMagicState,
+                                            kOwnerFilesystem));
+  auto* state = operation.transaction().ModifyAs<StateBlock>(block);
+  TreeRoot root = state->orphans;
+  Tree tree(reader_, space_, kOwnerOrphans, root);
+  PBFS_RETURN_IF_ERROR(tree.Erase(operation.transaction(), ino).status());
+  state->orphans = root;
+  return OkStatus();
+}
+
+void Orphans::Unlinked(InodeNumber ino) {
+  {
+    MutexLock lock(mutex_);
+    unlinked_.insert(ino);
+  }
+  if (!inodes_.HasReferences(ino)) Unreferenced(ino);
+}
+
+void Orphans::Unreferenced(InodeNumber ino) {
+  MutexLock lock(mutex_);
+  if (unlinked_.erase(ino) == 0) return;
+  queue_.push_back(ino);
+  changed_.SignalAll();
+}
+
+Status Orphans::FinishTruncate(const InodeRef& inode, uint64_t first_block, bool on_tree) {
+  for (bool done = false; !done;) {
+    PBFS_RETURN_IF_ERROR(runner_.Run(kFreeing, [&](Operation& operation) -> Status {
+      DiskInode& disk = operation.Edit(inode);
+      ExtentMap map(reader_, space_, disk);
+      PBFS_ASSIGN_OR_RETURN(done, map.RemoveTail(operation.transaction(), first_block));
+      if (done && on_tree) return Remove(operation, inode->ino);
+      return OkStatus();
+    }));
+  }
+  return OkStatus();
+}
+
+// One transaction's worth of freeing; *done when the inode itself is gone.
+Status Orphans::FreeStep(Operation& operation, const InodeRef& inode, bool* done) {
+  Transaction& transaction = operation.transaction();
+  DiskInode& disk = operation.Edit(inode);
+  *done = false;
+  if (S_ISREG(disk.mode)) {
+    ExtentMap map(reader_, space_, disk);
+    bool empty = false;
+    PBFS_ASSIGN_OR_RETURN(empty, map.RemoveTail(transaction, 0));
+    if (!empty) return OkStatus();
+  }
+  for (const Fork fork : {Fork::kData, Fork::kAttributes}) {
+    if (FormatOf(disk, fork) != ForkFormat::kTree) continue;
+    TreeRoot root = GetTreeRoot(disk, fork);
+    Tree tree(reader_, space_, inode->ino, root);
+    bool empty = false;
+    PBFS_ASSIGN_OR_RETURN(empty, tree.DestroySome(transaction, kNodesPerStep));
+    SetTreeRoot(disk, fork, root);
+    AddBlocks(disk, tree.node_delta());
+    if (!empty) return OkStatus();
+    ClearFork(disk, fork);
+  }
+  PBFS_RETURN_IF_ERROR(Remove(operation, inode->ino));
+  PBFS_RETURN_IF_ERROR(allocator_.Free(transaction, inode->ino));
+  disk.mode = 0;
+  *done = true;
+  return OkStatus();
+}
+
+Status Orphans::FreeInode(InodeNumber ino) {
+  InodeRef inode;
+  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  inode->range.Lock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
+  writeback_.BeginExclusive(inode);
+  writeback_.Unpromise(*inode, inode->pages.Drop(0, UINT64_MAX));
+  writeback_.EndExclusive(inode);
+  Status status;
+  for (bool done = false; !done && status.ok();) {
+    status = runner_.Run(kFreeing, [&](Operation& operation) {
+      return FreeStep(operation, inode, &done);
+    });
+  }
+  inode->range.Unlock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
+  if (status.ok()) inodes_.Drop(ino);
+  return status;
+}
+
+void Orphans::Loop() {
+  for (;;) {
+    std::vector<InodeNumber> work;
+    {
+      MutexLock lock(mutex_);
+      busy_ = false;
+      changed_.SignalAll();
+      while (queue_.empty() && !stopping_) changed_.Wait(mutex_);
+      if (stopping_) return;  // What is left is on the tree: the next mount frees it.
+      work.swap(queue_);
+      busy_ = true;
+    }
+    for (const InodeNumber ino : work) {
+      const Status status = FreeInode(ino);
+      if (!status.ok() && log_ && ErrnoOf(status) != EROFS) {
+        log_(absl::StrCat("inode ", ino, ": freeing: ", std::string(status.message())));
+      }
+      MutexLock lock(mutex_);
+      if (stopping_) return;
+    }
+  }
+}
+
+void Orphans::ForgetReferences() {
+  MutexLock lock(mutex_);
+  queue_.insert(queue_.end(), unlinked_.begin(), unlinked_.end());
+  unlinked_.clear();
+  changed_.SignalAll();
+}
+
+void Orphans::Drain() {
+  AnnounceBlocking();
+  MutexLock lock(mutex_);
+  while ((busy_ || !queue_.empty()) && !stopping_ && thread_.joinable()) changed_.Wait(mutex_);
+}
+
+StatusOr<uint64_t> Orphans::Recover() {
+  struct Entry {
+    InodeNumber ino;
+    OrphanKind kind;
+  };
+  std::vector<Entry> entries;
+  {
+    BlockRef block;
+    PBFS_ASSIGN_OR_RETURN(block, reader_.Read(reader_.superblock.state_block, kMagicState,
+                                              kOwnerFilesystem));
+    TreeRoot root = block.as<StateBlock>()->orphans;
+    Tree tree(reader_, space_, kOwnerOrphans, root);
+    PBFS_RETURN_IF_ERROR(tree.Scan(0, [&](uint64_t key, std::span<const uint8_t> value) {
+      entries.push_back({key, value.empty() ? OrphanKind{} : static_cast<OrphanKind>(value[0])});
+      return true;
+    }));
+  }
+  for (const Entry& entry : entries) {
+    if (entry.kind == OrphanKind::kUnlinked) {
+      PBFS_RETURN_IF_ERROR(FreeInode(entry.ino));
+      continue;
+    }
+    InodeRef inode;
+    PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(entry.ino));
+    const uint64_t size = inode->size.load(std::memory_order_relaxed);
+    PBFS_RETURN_IF_ERROR(FinishTruncate(inode, (size + kBlockBytes - 1) / kBlockBytes, true));
+  }
+  return entries.size();
+}
+
+}  // namespace pbfs

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "fs/extent_map.h"
+#include "fs/inode.h"
+#include "fs/inode_alloc.h"
+#include "fs/operation.h"
+#include "fs/writeback.h"
+
+namespace pbfs {
+
+// Long work that a crash must not lose: inodes without a name that are still referenced, and
+// truncations that free more extents than one transaction may. Both are on the orphan tree from the
+// transaction that begins them to the one that ends them; each step between is a transaction of its
+// own; mount goes through the tree and finishes what it finds.
+//
+// A thread frees inodes in the background. Thread-safe.
+class Orphans {
+ public:
+  // All borrowed.
+  Orphans(const MetaReader& reader, SpaceManager& space, InodeAllocator& allocator,
+          InodeTable& inodes, Writeback& writeback, OperationRunner& runner,
+          std::function<void(const std::string&)> log);
+  ~Orphans();
+  void Start();
+  void Stop();
+
+  // Inside an operation. Add() of an inode that is there replaces its kind.
+  Status Add(Operation& operation, InodeNumber ino, OrphanKind kind);
+  Status Remove(Operation& operation, InodeNumber ino);
+
+  // The inode's last name went (its transaction is committed): freed when it has no references.
+  void Unlinked(InodeNumber ino) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The inode's last reference went.
+  void Unreferenced(InodeNumber ino) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Frees device blocks from `first_block` on, in steps, and takes the inode off the tree at the end
+  // (if `on_tree`). The caller holds the range lock and has begun exclusive writeback.
+  Status FinishTruncate(const InodeRef& inode, uint64_t first_block, bool on_tree);
+
+  // Finishes everything on the tree. For mount; returns how many there were.
+  StatusOr<uint64_t> Recover();
+  // Nobody holds references any more (unmount): frees what was still referenced.
+  void ForgetReferences() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits until nothing is queued.
+  void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  void Loop();
+  Status FreeInode(InodeNumber ino);
+  Status FreeStep(Operation& operation, const InodeRef& inode, bool* done);
+
+  const MetaReader& reader_;
+  SpaceManager& space_;
+  InodeAllocator& allocator_;
+  InodeTable& inodes_;
+  Writeback& writeback_;
+  OperationRunner& runner_;
+  const std::function<void(const std::string&)> log_;
+
+  Mutex mutex_;
+  CondVar changed_;
+  absl::flat_hash_set<InodeNumber> unlinked_ ABSL_GUARDED_BY(mutex_);  // Referenced, nlink 0.
+  std::vector<InodeNumber> queue_ ABSL_GUARDED_BY(mutex_);
+  bool busy_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace pbfs

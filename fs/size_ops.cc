@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// Changing a file's size.
+#include <sys/stat.h>
+
+#include "fs/filesystem_impl.h"
+#include "fs/rules.h"
+
+namespace pbfs {
+namespace {
+
+constexpr OperationRunner::Needs kChangingSize{.space_blocks = 8, .privileged = true};
+
+}  // namespace
+
+Status FileSystemImpl::SetSize(const InodeRef& inode, uint64_t size) {
+  {
+    ReaderLock lock(inode->lock);
+    if (S_ISDIR(inode->disk.mode)) return ErrnoError(EISDIR, "is a directory");
+    if (!S_ISREG(inode->disk.mode)) return ErrnoError(EINVAL, "not a regular file");
+  }
+  if (size > kFileBytesMax) return ErrnoError(EFBIG, "file too large");
+  inode->range.Lock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
+  const uint64_t old_size = inode->size.load(std::memory_order_acquire);
+  const Status status = size > old_size ? Grow(inode, size) : Shrink(inode, size);
+  inode->range.Unlock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
+  return status;
+}
+
+Status FileSystemImpl::Grow(const InodeRef& inode, uint64_t size) {
+  // The zeroed tail, and all data below the new size, are on disk before the size is.
+  PBFS_RETURN_IF_ERROR(ZeroOldTail(inode));
+  PBFS_RETURN_IF_ERROR(writeback_->Flush(inode));
+  PBFS_RETURN_IF_ERROR(Run(kChangingSize, [&](Operation& operation) -> Status {
+    operation.Touch(inode, /*modified=*/true).size_bytes = size;
+    return OkStatus();
+  }));
+  inode->size.store(size, std::memory_order_release);
+  return OkStatus();
+}
+
+Status FileSystemImpl::Shrink(const InodeRef& inode, uint64_t size) {
+  PBFS_RETURN_IF_ERROR(log_->error());
+  const uint64_t first_gone = (size + kPageBytes - 1) / kPageBytes;
+  writeback_->BeginExclusive(inode);
+  writeback_->Unpromise(*inode, inode->pages.Drop(first_gone, UINT64_MAX));
+  if (size % kPageBytes != 0) {
+    const uint64_t last = size / kPageBytes;
+    if (!inode->pages.IsDirtyOrDelalloc(last)) {
+      inode->pages.Drop(last, last);  // Read again, it is masked.
+    } else {
+      inode->pages.ZeroTail(last, size % kPageBytes, *pages_.Allocate(), NowNs());
+    }
+  }
+  inode->size.store(size, std::memory_order_release);
+  bool done = false;
+  bool on_tree = false;
+  Status status = Run(kChangingSize, [&](Operation& operation) -> Status {
+    DiskInode& disk = operation.Touch(inode, /*modified=*/true);
+    disk.size_bytes = std::min(disk.size_bytes, size);
+    ExtentMap map(reader_, space_, disk);
+    PBFS_ASSIGN_OR_RETURN(done, map.RemoveTail(operation.transaction(), first_gone));
+    on_tree = !done && disk.nlink > 0;
+    if (!on_tree) return OkStatus();
+    return orphans_->Add(operation, inode->ino, OrphanKind::kTruncate);
+  });
+  if (status.ok() && size % kPageBytes != 0) {
+    inode->truncated.store(inode->changed.load(std::memory_order_acquire),
+                           std::memory_order_release);
+  }
+  if (status.ok() && !done) status = orphans_->FinishTruncate(inode, first_gone, on_tree);
+  writeback_->EndExclusive(inode);
+  return status;
+}
+
+}  // namespace pbfs

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fs/space.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "fs/rules.h"
+
+namespace pbfs {
+namespace {
+
+// First bit in [from, to) whose value is `value`; `to` if there is none.
+uint32_t NextBit(const uint64_t* words, uint32_t from, uint32_t to, bool value) {
+  while (from < to) {
+    uint64_t word = words[from / 64];
+    if (!value) word = ~word;
+    word >>= from % 64;
+    if (word != 0) return std::min(to, from + static_cast<uint32_t>(std::countr_zero(word)));
+    from = (from / 64 + 1) * 64;
+  }
+  return to;
+}
+
+}  // namespace
+
+SpaceManager::SpaceManager(const MetaReader& reader)
+    : reader_(reader),
+      superblock_(reader.superblock),
+      ag_count_(reader.superblock.ag_count),
+      groups_(reader.superblock.ag_count),
+      table_free_(reader.superblock.ag_count) {}
+
+Status SpaceManager::Load() {
+  int64_t free_blocks = 0;
+  // Without the lock: the cache reads the device. Nobody else uses this object yet.
+  std::vector<uint32_t> table(ag_count_);
+  for (uint32_t ag = 0; ag < ag_count_; ++ag) {
+    AgEntry entry;
+    PBFS_ASSIGN_OR_RETURN(entry, Entry(ag));
+    if (entry.free_blocks > AgLength(ag, superblock_.total_blocks)) {
+      return CorruptionError(absl::StrCat("block ", superblock_.ag_table_start + ag / kAgEntriesPerBlock,
+                                          ": free_blocks of group ", ag, " is ", entry.free_blocks));
+    }
+    table[ag] = entry.free_blocks;
+    free_blocks += entry.free_blocks;
+  }
+  MutexLock lock(mutex_);
+  table_free_ = std::move(table);
+  // Enough for the trees that grow while a full filesystem is emptied.
+  reserve_pool_ = std::clamp<uint64_t>(superblock_.total_blocks / 64, 128, 4096);
+  available_ = free_blocks;
+  return OkStatus();
+}
+
+// ---- Promises -------------------------------------------------------------------------------------
+
+bool SpaceManager::Reserve(uint64_t blocks, bool privileged) {
+  const int64_t floor = privileged ? 0 : static_cast<int64_t>(reserve_pool_);
+  int64_t available = available_.load(std::memory_order_relaxed);
+  do {
+    if (available - static_cast<int64_t>(blocks) < floor) return false;
+  } while (!available_.compare_exchange_weak(available, available - static_cast<int64_t>(blocks),
+                                             std::memory_order_relaxed));
+  return true;
+}
+
+void SpaceManager::Unreserve(uint64_t blocks) {
+  available_.fetch_add(static_cast<int64_t>(blocks), std::memory_order_relaxed);
+}
+
+uint64_t SpaceManager::available_blocks() const {
+  return static_cast<uint64_t>(std::max<int64_t>(0, available_.load(std::memory_order_relaxed)));
+}
+
+// ---- The group table ------------------------------------------------------------------------------
+
+StatusOr<AgEntry> SpaceManager::Entry(uint32_t ag) {
+  BlockRef table;
+  PBFS_ASSIGN_OR_RETURN(table, reader_.Read(superblock_.ag_table_start + ag / kAgEntriesPerBlock,
+                                            kMagicAgTable, kOwnerFilesystem));
+  return table.as<AgTableBlock>()->entries[ag % kAgEntriesPerBlock];
+}
+
+StatusOr<AgEntry*> SpaceManager::ModifyEntry(Transaction& transaction, uint32_t ag, BlockRef& keep) {
+  PBFS_ASSIGN_OR_RETURN(keep, reader_.Read(superblock_.ag_table_start + ag / kAgEntriesPerBlock,
+                                           kMagicAgTable, kOwnerFilesystem));
+  return &transaction.ModifyAs<AgTableBlock>(keep)->entries[ag % kAgEntriesPerBlock];
+}
+
+// ---- In memory ------------------------------------------------------------------------------------
+
+void SpaceManager::SetBits(uint64_t* words, uint32_t start, uint32_t length, bool value) {
+  while (length > 0) {
+    const uint32_t bit = start % 64;
+    const uint32_t count = std::min(length, 64 - bit);
+    const uint64_t mask = (count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1) << bit;
+    if (value) {
+      words[start / 64] |= mask;
+    } else {
+      words[start / 64] &= ~mask;
+    }
+    start += count;
+    length -= count;
+  }
+}
+
+// What a group looks like before anything was allocated in it.
+void SpaceManager::InitialWords(uint32_t ag, uint64_t* words) const {
+  std::memset(words, 0, kWords * sizeof(uint64_t));
+  const uint32_t length = AgLength(ag, superblock_.total_blocks);
+  SetBits(words, 0, kAgBitmapOffset + AgBitmapBlocks(ag, superblock_.total_blocks), true);
+  SetBits(words, length, kAgBlocks - length, true);
+  if (ag + 1 == ag_count_) SetBits(words, length - 1, 1, true);  // Superblock copy.
+}
+
+Status SpaceManager::LoadGroupLocked(uint32_t ag) {
+  Group& group = groups_[ag];
+  if (group.words != nullptr) return OkStatus();
+  AgEntry entry;
+  PBFS_ASSIGN_OR_RETURN(entry, Entry(ag));
+  auto words = std::make_unique<uint64_t[]>(kWords);
+  InitialWords(ag, words.get());
+  if ((entry.flags & kAgInitialized) != 0) {
+    const uint32_t blocks = AgBitmapBlocks(ag, superblock_.total_blocks);
+    for (uint32_t i = 0; i < blocks; ++i) {
+      BlockRef bitmap;
+      PBFS_ASSIGN_OR_RETURN(bitmap, reader_.Read(AgStart(ag) + kAgBitmapOffset + i, kMagicBitmap,
+                                                 kOwnerAgBase + ag));
+      const uint64_t* from = bitmap.as<BitmapBlock>()->words;
+      uint64_t* to = words.get() + size_t{i} * (kBitsPerBitmapBlock / 64);
+      for (size_t w = 0; w < kBitsPerBitmapBlock / 64; ++w) to[w] |= from[w];
+    }
+  }
+  uint32_t used = 0;
+  for (size_t w = 0; w < kWords; ++w) used += static_cast<uint32_t>(std::popcount(words[w]));
+  group.free_blocks = kAgBlocks - used;
+  if (group.free_blocks != entry.free_blocks) {
+    return CorruptionError(absl::StrCat("group ", ag, ": bitmap has ", group.free_blocks,
+                                        " free blocks, table says ", entry.free_blocks));
+  }
+  // Metadata fills a group from its start, data from a sixteenth on, so that the two stay apart.
+  group.next = AgLength(ag, superblock_.total_blocks) / 16;
+  group.words = std::move(words);
+  return OkStatus();
+}
+
+BlockRun SpaceManager::FindRun(const Group& group, uint32_t from, uint32_t to, uint32_t wanted) {
+  BlockRun best;
+  uint32_t at = from;
+  while (at < to) {
+    const uint32_t start = NextBit(group.words.get(), at, to, false);
+    if (start >= to) break;
+    const uint32_t limit = std::min(to, start + wanted);
+    const uint32_t end = NextBit(group.words.get(), start, limit, true);
+    if (end - start > best.length) best = {start, end - start};
+    if (best.length >= wanted) break;
+    at = end + 1;
+  }
+  return best;
+}
+
+StatusOr<BlockRun> SpaceManager::ClaimLocked(BlockNumber goal, uint32_t wanted, bool metadata) {
+  const uint32_t first_ag = goal != 0 ? AgOf(goal) : (metadata ? metadata_ag_ : data_ag_);
+  for (uint32_t i = 0; i < ag_count_; ++i) {
+    const uint32_t ag = (first_ag + i) % ag_count_;
+    Group& group = groups_[ag];
+    if (group.words == nullptr && table_free_[ag] == 0) continue;
+    PBFS_RETURN_IF_ERROR(LoadGroupLocked(ag));
+    if (group.free_blocks == 0) continue;
+    uint32_t from = metadata ? group.node_next : group.next;
+    if (!metadata && goal != 0 && i == 0) from = static_cast<uint32_t>(goal - AgStart(ag));
+    BlockRun run = FindRun(group, from, kAgBlocks, wanted);
+    // A short run at the goal is worth less than a whole one elsewhere in the group, unless tiny.
+    if (run.length < wanted) {
+      const BlockRun other = FindRun(group, 0, from, wanted);
+      if (other.length > run.length) run = other;
+    }
+    if (run.length == 0) continue;
+    SetBits(group.words.get(), static_cast<uint32_t>(run.block), run.length, true);
+    group.free_blocks -= run.length;
+    const uint32_t end = static_cast<uint32_t>(run.block) + run.length;
+    if (metadata) {
+      metadata_ag_ = ag;
+      if (run.length == 1 && wanted == 1) group.node_next = end;
+    } else {
+      data_ag_ = ag;
+      group.next = end < kAgBlocks ? end : 0;
+    }
+    return BlockRun{AgStart(ag) + run.block, run.length};
+  }
+  if (HasBusy()) return ErrnoError(EAGAIN, "all free blocks wait for a log commit");
+  return ErrnoError(ENOSPC, "no free block");
+}
+
+StatusOr<BlockRun> SpaceManager::Claim(BlockNumber goal, uint32_t wanted) {
+  MutexLock lock(mutex_);
+  auto run = ClaimLocked(goal, wanted, /*metadata=*/false);
+  if (run.ok() && !RuleHolds(Rule::kClaims)) UnclaimLocked(*run);
+  return run;
+}
+
+void SpaceManager::UnclaimLocked(const BlockRun& run) {
+  Group& group = groups_[AgOf(run.block)];
+  const uint32_t start = static_cast<uint32_t>(run.block - AgStart(AgOf(run.block)));
+  SetBits(group.words.get(), start, run.length, false);
+  group.free_blocks += run.length;
+  group.node_next = std::min(group.node_next, start);
+}
+
+void SpaceManager::Unclaim(const BlockRun& run) {
+  MutexLock lock(mutex_);
+  UnclaimLocked(run);
+}
+
+void SpaceManager::ReleaseFreed(const std::vector<Transaction::Freed>& freed) {
+  MutexLock lock(mutex_);
+  for (const Transaction::Freed& run : freed) {
+    busy_blocks_.fetch_sub(run.length, std::memory_order_relaxed);
+    UnclaimLocked({run.block, run.length});
+  }
+}
+
+// ---- On disk --------------------------------------------------------------------------------------
+
+Status SpaceManager::InitializeOnDisk(Transaction& transaction, uint32_t ag) {
+  BlockRef keep;
+  AgEntry* entry = nullptr;
+  PBFS_ASSIGN_OR_RETURN(entry, ModifyEntry(transaction, ag, keep));
+  if ((entry->flags & kAgInitialized) != 0) return OkStatus();
+  entry->flags |= kAgInitialized;
+  auto words = std::make_unique<uint64_t[]>(kWords);
+  InitialWords(ag, words.get());
+  const uint32_t blocks = AgBitmapBlocks(ag, superblock_.total_blocks);
+  for (uint32_t i = 0; i < blocks; ++i) {
+    BlockRef bitmap = transaction.Create(AgStart(ag) + kAgBitmapOffset + i, kMagicBitmap,
+                                         kOwnerAgBase + ag);
+    std::memcpy(bitmap.as<BitmapBlock>()->words,
+                words.get() + size_t{i} * (kBitsPerBitmapBlock / 64), kBitsPerBitmapBlock / 8);
+  }
+  return OkStatus();
+}
+
+// Sets or clears the on-disk bits of a run and adjusts the group's counter.
+Status SpaceManager::ChangeBits(Transaction& transaction, const BlockRun& run, bool used) {
+  const uint32_t ag = AgOf(run.block);
+  PBFS_RETURN_IF_ERROR(InitializeOnDisk(transaction, ag));
+  uint32_t start = static_cast<uint32_t>(run.block - AgStart(ag));
+  uint32_t left = run.length;
+  while (left > 0) {
+    const uint32_t bit = start % kBitsPerBitmapBlock;
+    const uint32_t count = std::min(left, kBitsPerBitmapBlock - bit);
+    BlockRef bitmap;
+    PBFS_ASSIGN_OR_RETURN(
+        bitmap, reader_.Read(AgStart(ag) + kAgBitmapOffset + start / kBitsPerBitmapBlock,
+                             kMagicBitmap, kOwnerAgBase + ag));
+    auto* words = transaction.ModifyAs<BitmapBlock>(bitmap)->words;
+    if (NextBit(words, bit, bit + count, used) != bit + count) {
+      return CorruptionError(absl::StrCat("block ", bitmap.block(), ": bits of blocks ", run.block,
+                                          "+", run.length, " are ", used ? "set" : "clear",
+                                          " already"));
+    }
+    SetBits(words, bit, count, used);
+    start += count;
+    left -= count;
+  }
+  BlockRef keep;
+  AgEntry* entry = nullptr;
+  PBFS_ASSIGN_OR_RETURN(entry, ModifyEntry(transaction, ag, keep));
+  if (used ? entry->free_blocks < run.length
+           : entry->free_blocks + run.length > AgLength(ag, superblock_.total_blocks)) {
+    return CorruptionError(absl::StrCat("block ", keep.block(), ": free_blocks of group ", ag, " is ",
+                                        entry->free_blocks));
+  }
+  entry->free_blocks = used ? entry->free_blocks - run.length : entry->free_blocks + run.length;
+  return OkStatus();
+}
+
+Status SpaceManager::CommitClaim(Transaction& transaction, const BlockRun& run) {
+  return ChangeBits(transaction, run, true);
+}
+
+StatusOr<BlockRun> SpaceManager::Allocate(Transaction& transaction, BlockNumber goal,
+                                          uint32_t wanted) {
+  BlockRun run;
+  {
+    MutexLock lock(mutex_);
+    PBFS_ASSIGN_OR_RETURN(run, ClaimLocked(goal, wanted, /*metadata=*/true));
+  }
+  transaction.OnAbort([this, run] { Unclaim(run); });
+  allocated_in_transaction_ += run.length;
+  PBFS_RETURN_IF_ERROR(ChangeBits(transaction, run, true));
+  return run;
+}
+
+Status SpaceManager::Free(Transaction& transaction, const BlockRun& run) {
+  if (run.length == 0 || run.block + run.length > superblock_.total_blocks ||
+      AgOf(run.block) != AgOf(run.block + run.length - 1)) {
+    return CorruptionError(absl::StrCat("freeing blocks ", run.block, "+", run.length,
+                                        ": out of range"));
+  }
+  {
+    // A group with busy blocks is always loaded: its bitmap alone would show them as free.
+    MutexLock lock(mutex_);
+    PBFS_RETURN_IF_ERROR(LoadGroupLocked(AgOf(run.block)));
+  }
+  PBFS_RETURN_IF_ERROR(ChangeBits(transaction, run, false));
+  transaction.AddFreed(run.block, run.length);
+  transaction.OnCommit([this, run] {
+    busy_blocks_.fetch_add(run.length, std::memory_order_relaxed);
+    available_.fetch_add(run.length, std::memory_order_relaxed);
+  });
+  return OkStatus();
+}
+
+StatusOr<BlockNumber> SpaceManager::AllocateNode(Transaction& transaction, BlockNumber hint) {
+  BlockRun run;
+  PBFS_ASSIGN_OR_RETURN(run, Allocate(transaction, hint, 1));
+  return run.block;
+}
+
+void SpaceManager::FreeNode(Transaction& transaction, BlockNumber block) {
+  transaction.Cancel(block);
+  if (Status freed = Free(transaction, {block, 1}); !freed.ok()) transaction.Poison(freed);
+}
+
+}  // namespace pbfs

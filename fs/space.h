@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "fs/format.h"
+#include "fs/transaction.h"
+#include "fs/tree.h"
+
+namespace pbfs {
+
+// A run of device blocks within one group.
+struct BlockRun {
+  BlockNumber block = 0;
+  uint32_t length = 0;
+};
+
+// Free space: who may use which block.
+//
+// Three views of a block:
+// - on disk (bitmap bit, logged): in use or free;
+// - in memory (a copy of the bitmap per loaded group): also in use while *claimed* (allocated by
+//   writeback whose I/O has not completed) or *busy* (freed by a transaction that is not durable);
+// - promises: `available` counts what may still be reserved.
+// In memory is a superset of on disk, so an allocation never hands out a block that any crash could
+// still attribute to another file.
+//
+// Groups are loaded on first use. A group that was never used has no bitmap blocks on disk; the
+// transaction that first allocates in it creates them.
+//
+// Locks: the on-disk side is changed inside a transaction (gate held); the in-memory side is under
+// mutex_, which is a leaf but for the block cache. Thread-safe.
+class SpaceManager : public NodeSpace {
+ public:
+  // `reader` is borrowed.
+  explicit SpaceManager(const MetaReader& reader);
+
+  // Reads the group table. Call once before use, after replay.
+  Status Load();
+
+  // --- Promises. Data writes and operations reserve the worst case before they start.
+
+  // False: not that much space. `privileged` may use the reserve that lets a full filesystem delete.
+  bool Reserve(uint64_t blocks, bool privileged = false);
+  void Unreserve(uint64_t blocks);
+  // Takes promised space without asking: a promise made elsewhere covers it.
+  void Take(uint64_t blocks) {
+    available_.fetch_sub(static_cast<int64_t>(blocks), std::memory_order_relaxed);
+  }
+  // Free blocks that a user may have, and all free ones (both without reservations).
+  uint64_t available_blocks() const;
+  uint64_t reserve_pool_blocks() const { return reserve_pool_; }
+
+  // --- Claims (data). No transaction. The caller has reserved the space.
+
+  // Up to `wanted` contiguous blocks, at or near `goal` (0: anywhere). ENOSPC when nothing is free in
+  // memory; EAGAIN when busy blocks will become free once the log is forced.
+  StatusOr<BlockRun> Claim(BlockNumber goal, uint32_t wanted) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Unclaim(const BlockRun& run) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // --- Inside a transaction
+
+  // A claimed run becomes allocated on disk.
+  Status CommitClaim(Transaction& transaction, const BlockRun& run) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Claims and commits in one. Counts as taken from the operation's reservation.
+  StatusOr<BlockRun> Allocate(Transaction& transaction, BlockNumber goal, uint32_t wanted);
+  // Blocks become free: on disk with the transaction, in memory once it is durable (ReleaseFreed).
+  Status Free(Transaction& transaction, const BlockRun& run) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  StatusOr<BlockNumber> AllocateNode(Transaction& transaction, BlockNumber hint) override;
+  void FreeNode(Transaction& transaction, BlockNumber block) override;
+
+  // Blocks taken by Allocate/AllocateNode in the running transaction; resets the count. Gate held.
+  uint64_t TakeAllocatedCount() { return std::exchange(allocated_in_transaction_, 0); }
+
+  // The freeing transactions are durable.
+  void ReleaseFreed(const std::vector<Transaction::Freed>& freed) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool HasBusy() const { return busy_blocks_.load(std::memory_order_relaxed) > 0; }
+
+  // --- Group table (gate held, except for the copies returned by EntryCopy)
+  uint32_t ag_count() const { return ag_count_; }
+  StatusOr<AgEntry> Entry(uint32_t ag);
+  // The entry inside its table block, declared modified.
+  StatusOr<AgEntry*> ModifyEntry(Transaction& transaction, uint32_t ag, BlockRef& keep);
+
+ private:
+  static constexpr size_t kWords = kAgBlocks / 64;
+  struct Group {
+    std::unique_ptr<uint64_t[]> words;  // Bit 1: not allocatable. kWords words.
+    uint32_t free_blocks = 0;           // Zero bits.
+    uint32_t next = 0;                  // Where the next scan for data starts.
+    uint32_t node_next = 0;             // Below it, no free block for metadata.
+  };
+
+  Status LoadGroupLocked(uint32_t ag) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void InitialWords(uint32_t ag, uint64_t* words) const;
+  Status InitializeOnDisk(Transaction& transaction, uint32_t ag);
+  // Best run of free bits: the first of `wanted` from `from` on, else the longest seen.
+  static BlockRun FindRun(const Group& group, uint32_t from, uint32_t to, uint32_t wanted);
+  static void SetBits(uint64_t* words, uint32_t start, uint32_t length, bool value);
+  StatusOr<BlockRun> ClaimLocked(BlockNumber goal, uint32_t wanted, bool metadata)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Status ChangeBits(Transaction& transaction, const BlockRun& run, bool used);
+  void UnclaimLocked(const BlockRun& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const MetaReader& reader_;
+  const Superblock& superblock_;
+  const uint32_t ag_count_;
+  uint64_t reserve_pool_ = 0;
+
+  std::atomic<int64_t> available_{0};
+  std::atomic<int64_t> busy_blocks_{0};
+  uint64_t allocated_in_transaction_ = 0;  // Gate.
+
+  mutable Mutex mutex_;
+  std::vector<Group> groups_ ABSL_GUARDED_BY(mutex_);
+  std::vector<uint32_t> table_free_ ABSL_GUARDED_BY(mutex_);  // Free blocks as the table has them.
+  uint32_t data_ag_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint32_t metadata_ag_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace pbfs

@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fs/writeback.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "fs/rules.h"
+
+namespace pbfs {
+namespace {
+
+constexpr size_t kRoundPagesMax = 16384;          // 64 MiB.
+constexpr size_t kBatchPagesMax = 4096;           // 16 MiB of many files in one batch.
+constexpr size_t kBatchesInFlightMax = 4;
+constexpr size_t kRequestBytesMax = 1 << 20;
+// Tree nodes that new extents of one inode may need: a path, and a leaf per this many blocks.
+constexpr uint64_t kMetadataPerInode = 4;
+constexpr uint64_t kBlocksPerMetadataBlock = 64;
+
+}  // namespace
+
+Writeback::Writeback(BlockDevice& device, const MetaReader& reader, PageCache& pages,
+                     SpaceManager& space, Log& log, OperationRunner& runner, Options options)
+    : device_(device),
+      reader_(reader),
+      pages_(pages),
+      space_(space),
+      log_(log),
+      runner_(runner),
+      options_(std::move(options)) {}
+
+Writeback::~Writeback() { Stop(); }
+
+void Writeback::Start() {
+  flusher_ = std::thread([this] { FlusherLoop(); });
+  extent_worker_ = std::thread([this] { ExtentLoop(); });
+}
+
+void Writeback::Stop() {
+  std::deque<std::function<void()>> replies;
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    flusher_wake_.SignalAll();
+    extent_wake_.SignalAll();
+    replies.swap(throttled_);
+  }
+  for (auto& reply : replies) reply();
+  if (flusher_.joinable()) flusher_.join();
+  {
+    MutexLock lock(mutex_);
+    while (batches_in_flight_ > 0 && extent_worker_.joinable()) idle_.Wait(mutex_);
+    extent_wake_.SignalAll();
+  }
+  if (extent_worker_.joinable()) extent_worker_.join();
+  std::deque<InodeRef> dirty;
+  MutexLock lock(mutex_);
+  dirty.swap(dirty_);
+}
+
+// ---- Promises -------------------------------------------------------------------------------------
+
+bool Writeback::ReserveFor(Inode& inode, uint64_t blocks) {
+  if (blocks == 0) return true;
+  MutexLock lock(inode.writeback_lock);
+  const uint64_t after = inode.delalloc_blocks + blocks;
+  const uint64_t metadata = kMetadataPerInode + after / kBlocksPerMetadataBlock;
+  const uint64_t more =
+      metadata > inode.metadata_reserved ? metadata - inode.metadata_reserved : 0;
+  if (!space_.Reserve(blocks + more)) return false;
+  inode.delalloc_blocks = after;
+  inode.metadata_reserved += more;
+  return true;
+}
+
+void Writeback::Unpromise(Inode& inode, uint64_t blocks) {
+  if (blocks == 0) return;
+  uint64_t metadata = 0;
+  {
+    MutexLock lock(inode.writeback_lock);
+    PBFS_CHECK(inode.delalloc_blocks >= blocks);
+    inode.delalloc_blocks -= blocks;
+    if (inode.delalloc_blocks == 0) metadata = std::exchange(inode.metadata_reserved, 0);
+  }
+  space_.Unreserve(blocks + metadata);
+}
+
+// ---- Dirty inodes ---------------------------------------------------------------------------------
+
+void Writeback::MarkDirty(const InodeRef& inode) {
+  bool wake = false;
+  {
+    MutexLock lock(mutex_);
+    if (!inode->on_dirty_list) {
+      inode->on_dirty_list = true;
+      dirty_.push_back(inode.Clone());
+    }
+    wake = pages_.dirty_pages.load(std::memory_order_relaxed) >
+               static_cast<int64_t>(options_.dirty_background_pages) &&
+           !kicked_;
+    if (wake) kicked_ = true;
+  }
+  if (wake) flusher_wake_.Signal();
+}
+
+void Writeback::Kick() {
+  MutexLock lock(mutex_);
+  kicked_ = true;
+  flusher_wake_.Signal();
+}
+
+void Writeback::Throttle(std::function<void()> reply) {
+  {
+    MutexLock lock(mutex_);
+    if (!stopping_ && pages_.dirty_pages.load(std::memory_order_relaxed) >
+                          static_cast<int64_t>(options_.dirty_max_pages)) {
+      throttled_.push_back(std::move(reply));
+      kicked_ = true;
+      flusher_wake_.Signal();
+      return;
+    }
+  }
+  reply();
+}
+
+void Writeback::ReleaseThrottled() {
+  for (;;) {
+    std::function<void()> reply;
+    {
+      MutexLock lock(mutex_);
+      if (throttled_.empty() || pages_.dirty_pages.load(std::memory_order_relaxed) >
+                                    static_cast<int64_t>(options_.dirty_max_pages)) {
+        return;
+      }
+      reply = std::move(throttled_.front());
+      throttled_.pop_front();
+    }
+    reply();
+  }
+}
+
+// Unpins inodes that have nothing dirty any more.
+void Writeback::DropClean() {
+  std::vector<InodeRef> clean;  // Unpinned after the lock.
+  MutexLock lock(mutex_);
+  std::deque<InodeRef> keep;
+  for (InodeRef& inode : dirty_) {
+    if (inode->pages.dirty_count() == 0 && inode->pages.writeback_count() == 0) {
+      inode->on_dirty_list = false;
+      clean.push_back(std::move(inode));
+    } else {
+      keep.push_back(std::move(inode));
+    }
+  }
+  dirty_.swap(keep);
+}
+
+std::vector<InodeRef> Writeback::DueInodes(bool all) {
+  std::vector<InodeRef> due;
+  const int64_t now = NowNs();
+  MutexLock lock(mutex_);
+  for (const InodeRef& inode : dirty_) {
+    if (all || now - inode->pages.oldest_dirty_ns() >= options_.age_max_ns) {
+      due.push_back(inode.Clone());
+    }
+  }
+  return due;
+}
+
+// ---- Rounds ---------------------------------------------------------------------------------------
+
+bool Writeback::TryClaimRoundSlot(Inode& inode) {
+  MutexLock lock(inode.writeback_lock);
+  if (inode.round_active) return false;
+  inode.round_active = true;
+  return true;
+}
+
+void Writeback::ReleaseRoundSlot(Inode& inode) {
+  std::vector<std::function<void()>> waiters;
+  {
+    MutexLock lock(inode.writeback_lock);
+    inode.round_active = false;
+    waiters.swap(inode.round_waiters);
+  }
+  for (auto& waiter : waiters) waiter();
+}
+
+StatusOr<BlockRun> Writeback::ClaimRun(BlockNumber goal, uint32_t wanted) {
+  for (int attempt = 0;; ++attempt) {
+    auto run = space_.Claim(goal, wanted);
+    if (run.ok() || ErrnoOf(run.status()) != EAGAIN || attempt == 3) return run;
+    PBFS_RETURN_IF_ERROR(log_.ForceAll());
+  }
+}
+
+// Finds or claims a device block for each page of the round.
+Status Writeback::MapPages(Round& round) {
+  Inode& inode = *round.inode;
+  std::vector<FilePages::DirtyPage>& pages = round.pages;
+  size_t at = 0;
+  while (at < pages.size()) {
+    size_t run = 1;
+    while (at + run < pages.size() && pages[at + run].index == pages[at].index + run) ++run;
+    uint64_t file_block = pages[at].index;
+    uint64_t left = run;
+    while (left > 0) {
+      Extent extent;
+      BlockNumber goal = 0;
+      {
+        ReaderLock lock(inode.lock);
+        ExtentMap map(reader_, space_, inode.disk);
+        const uint32_t most = static_cast<uint32_t>(std::min<uint64_t>(left, kAgBlocks));
+        PBFS_ASSIGN_OR_RETURN(extent, map.Lookup(file_block, most));
+        if (extent.is_hole()) {
+          PBFS_ASSIGN_OR_RETURN(goal, map.Goal(file_block));
+        }
+      }
+      if (extent.is_hole()) {
+        if (!round.claimed.empty()) {
+          const Extent& last = round.claimed.back();
+          goal = last.block + last.length;
+          if (goal >= reader_.superblock.total_blocks) goal = 0;
+        }
+        BlockRun claimed;
+        PBFS_ASSIGN_OR_RETURN(claimed, ClaimRun(goal, extent.length));
+        extent = {file_block, claimed.block, claimed.length, false};
+        round.claimed.push_back(extent);
+      }
+      for (uint32_t i = 0; i < extent.length; ++i) round.blocks.push_back(extent.block + i);
+      file_block += extent.length;
+      left -= extent.length;
+    }
+    at += run;
+  }
+  return OkStatus();
+}
+
+// The caller owns the round slot. Never empty-handed: the round may have no pages.
+std::unique_ptr<Writeback::Round> Writeback::BuildRound(const InodeRef& inode, size_t pages_max) {
+  auto round = std::make_unique<Round>();
+  round->inode = inode.Clone();
+  const uint64_t size = inode->size.load(std::memory_order_acquire);
+  inode->pages.CollectDirty(0, UINT64_MAX, pages_max, round->pages);
+  const bool all = round->pages.size() < pages_max;
+  round->size_after =
+      all || round->pages.empty() ? size
+                                  : std::min(size, (round->pages.back().index + 1) * kBlockBytes);
+  const Lsn truncated = inode->truncated.load(std::memory_order_acquire);
+  if (truncated > log_.durable_sequence()) round->status = log_.Force(truncated);
+  if (round->status.ok()) round->status = MapPages(*round);
+  return round;
+}
+
+void Writeback::Submit(std::vector<std::unique_ptr<Round>> rounds) {
+  auto batch = std::make_unique<Batch>();
+  batch->rounds = std::move(rounds);
+  batch->writes = std::make_unique<WriteBatch>(device_, kRequestBytesMax);
+  for (auto& round : batch->rounds) {
+    round->first_piece = batch->writes->size_blocks();
+    if (!round->status.ok()) continue;
+    if (!RuleHolds(Rule::kDataBeforeMetadata)) round->status = CommitRound(*round);
+    for (size_t i = 0; i < round->pages.size(); ++i) {
+      batch->writes->Add(round->blocks[i], round->pages[i].page->data, i);
+    }
+  }
+  {
+    MutexLock lock(mutex_);
+    ++batches_in_flight_;
+  }
+  Batch* const raw = batch.release();
+  raw->writes->Start([this, raw](WriteBatch&) {
+    MutexLock lock(mutex_);
+    completed_.emplace_back(raw);
+    extent_wake_.Signal();
+  });
+}
+
+void Writeback::StartRound(const InodeRef& inode) {
+  std::vector<std::unique_ptr<Round>> rounds;
+  rounds.push_back(BuildRound(inode, kRoundPagesMax));
+  Submit(std::move(rounds));
+}
+
+// New extents and the new size, after their data is on the device.
+Status Writeback::CommitRound(Round& round) {
+  Inode& inode = *round.inode;
+  std::optional<Time> mtime;
+  {
+    MutexLock lock(inode.writeback_lock);
+    mtime = std::exchange(inode.pending_mtime, std::nullopt);
+  }
+  bool grows = false;
+  {
+    ReaderLock lock(inode.lock);
+    // The size in memory may have shrunk since, but a truncation waits for the round.
+    grows = round.size_after > inode.disk.size_bytes;
+  }
+  size_t next = round.committed;
+  if (next == round.claimed.size() && !grows && !mtime) return OkStatus();
+  do {
+    const size_t end = std::min(next + kExtentsPerTransaction, round.claimed.size());
+    const bool last = end == round.claimed.size();
+    // Space was promised when the data was accepted: nothing more to reserve.
+    const OperationRunner::Needs needs{.space_blocks = 0, .privileged = true, .retry = false};
+    PBFS_RETURN_IF_ERROR(runner_.Run(needs, [&](Operation& operation) -> Status {
+      DiskInode& disk = operation.Edit(round.inode);
+      ExtentMap map(reader_, space_, disk);
+      for (size_t i = next; i < end; ++i) {
+        const Extent& extent = round.claimed[i];
+        PBFS_RETURN_IF_ERROR(
+            space_.CommitClaim(operation.transaction(), {extent.block, extent.length}));
+        PBFS_RETURN_IF_ERROR(map.Insert(operation.transaction(), extent));
+      }
+      if (last && round.size_after > disk.size_bytes) disk.size_bytes = round.size_after;
+      if (last && mtime) SetTimes(disk, *mtime, /*modified=*/true);
+      if (next == end && !grows) operation.SetTimesOnly();
+      return OkStatus();
+    }));
+    next = end;
+    round.committed = next;
+  } while (next < round.claimed.size());
+  return OkStatus();
+}
+
+void Writeback::FinishRound(Round& round) {
+  Inode& inode = *round.inode;
+  if (round.status.ok()) round.status = CommitRound(round);
+  const bool failed = !round.status.ok();
+  if (failed) {
+    for (size_t i = round.committed; i < round.claimed.size(); ++i) {
+      space_.Unclaim({round.claimed[i].block, round.claimed[i].length});
+    }
+    if (options_.log) {
+      options_.log(absl::StrCat("inode ", inode.ino, ": writing data: ",
+                                std::string(round.status.message())));
+    }
+  }
+  size_t real = 0;
+  for (size_t i = 0; i < round.committed; ++i) {
+    real += inode.pages.ClearDelalloc(round.claimed[i].file_block, round.claimed[i].length);
+  }
+  for (const FilePages::DirtyPage& page : round.pages) inode.pages.EndWriteback(page, failed);
+  UsePromise(inode, real);
+  ReleaseRoundSlot(inode);
+}
+
+void Writeback::UsePromise(Inode& inode, uint64_t blocks) {
+  if (blocks == 0) return;
+  uint64_t metadata = 0;
+  {
+    MutexLock lock(inode.writeback_lock);
+    PBFS_CHECK(inode.delalloc_blocks >= blocks);
+    inode.delalloc_blocks -= blocks;
+    if (inode.delalloc_blocks == 0) metadata = std::exchange(inode.metadata_reserved, 0);
+  }
+  space_.Unreserve(metadata);
+}
+
+void Writeback::ExtentLoop() {
+  for (;;) {
+    std::unique_ptr<Batch> batch;
+    {
+      MutexLock lock(mutex_);
+      while (completed_.empty() && !(stopping_ && batches_in_flight_ == 0)) extent_wake_.Wait(mutex_);
+      if (completed_.empty()) return;
+      batch = std::move(completed_.front());
+      completed_.pop_front();
+    }
+    const std::vector<WriteBatch::Piece>& pieces = batch->writes->pieces();
+    for (auto& round : batch->rounds) {
+      for (size_t i = 0; round->status.ok() && i < round->pages.size(); ++i) {
+        const WriteBatch::Piece& piece = pieces[round->first_piece + i];
+        if (piece.error == 0) continue;
+        round->status = ErrnoError(
+            piece.error, absl::StrCat(device_.geometry().name, ": block ", piece.block, ": ",
+                                      std::strerror(piece.error)));
+      }
+      FinishRound(*round);
+    }
+    batch->rounds.clear();
+    DropClean();
+    ReleaseThrottled();
+    MutexLock lock(mutex_);
+    --batches_in_flight_;
+    idle_.SignalAll();
+    flusher_wake_.Signal();
+  }
+}
+
+// ---- Flushing -------------------------------------------------------------------------------------
+
+namespace {
+uint64_t DiskSize(Inode& inode) {
+  ReaderLock lock(inode.lock);
+  return inode.disk.size_bytes;
+}
+}  // namespace
+
+void Writeback::FlushStep(const InodeRef& inode, int rounds_left, Done done) {
+  // A round that started before this call may have missed pages: one that starts now, or the next
+  // one after the running one, has them all.
+  const bool dirty = inode->pages.dirty_count() > 0 || inode->pages.writeback_count() > 0 ||
+                     inode->size.load(std::memory_order_acquire) > DiskSize(*inode);
+  bool pending = false;
+  {
+    MutexLock lock(inode->writeback_lock);
+    pending = inode->pending_mtime.has_value();
+  }
+  if (inode->pages.HasErrors()) {
+    done(ErrnoError(EIO, absl::StrCat("inode ", inode->ino, ": data could not be written")));
+    return;
+  }
+  if (rounds_left == 0 || (!dirty && !pending)) {
+    done(OkStatus());
+    return;
+  }
+  auto again = std::make_shared<InodeRef>(inode.Clone());
+  {
+    MutexLock lock(inode->writeback_lock);
+    if (inode->round_active) {
+      // When it ends, everything that was dirty by now goes into the next one.
+      inode->round_waiters.push_back([this, again, done = std::move(done)] {
+        FlushStep(*again, 1, std::move(done));
+      });
+      return;
+    }
+    inode->round_active = true;
+    inode->round_waiters.push_back([this, again, done = std::move(done)] {
+      FlushStep(*again, 0, std::move(done));
+    });
+  }
+  StartRound(inode);
+}
+
+void Writeback::FlushAsync(const InodeRef& inode, Done done) { FlushStep(inode, 1, std::move(done)); }
+
+Status Writeback::Flush(const InodeRef& inode) {
+  Event finished;
+  Status status;
+  FlushAsync(inode, [&](const Status& result) {
+    status = result;
+    finished.Set();
+  });
+  finished.Wait();
+  return status;
+}
+
+void Writeback::FlushAllAsync(Done done) {
+  struct All {
+    Mutex mutex;
+    Status first_error ABSL_GUARDED_BY(mutex);
+    std::atomic<size_t> left{1};
+    Done done;
+  };
+  auto all = std::make_shared<All>();
+  all->done = std::move(done);
+  const auto one_done = [all](const Status& status) {
+    Status result;
+    {
+      MutexLock lock(all->mutex);
+      if (all->first_error.ok()) all->first_error = status;
+      result = all->first_error;
+    }
+    if (all->left.fetch_sub(1) == 1) all->done(result);
+  };
+  std::vector<InodeRef> due = DueInodes(/*all=*/true);
+  all->left += due.size();
+  for (const InodeRef& inode : due) FlushAsync(inode, one_done);
+  one_done(OkStatus());
+}
+
+Status Writeback::FlushAll() {
+  Event finished;
+  Status status;
+  FlushAllAsync([&](const Status& result) {
+    status = result;
+    finished.Set();
+  });
+  finished.Wait();
+  return status;
+}
+
+void Writeback::BeginExclusive(const InodeRef& inode) {
+  while (!TryClaimRoundSlot(*inode)) {
+    Event ended;
+    {
+      MutexLock lock(inode->writeback_lock);
+      if (!inode->round_active) continue;
+      inode->round_waiters.push_back([&ended] { ended.Set(); });
+    }
+    ended.Wait();
+  }
+}
+
+void Writeback::EndExclusive(const InodeRef& inode) { ReleaseRoundSlot(*inode); }
+
+void Writeback::FlusherLoop() {
+  // No ring of its own: rounds complete on the device's thread, this one starts them and goes on.
+  for (;;) {
+    bool all = false;
+    {
+      MutexLock lock(mutex_);
+      if (!stopping_ && !kicked_) flusher_wake_.WaitFor(mutex_, std::chrono::milliseconds(250));
+      while (!stopping_ && batches_in_flight_ >= kBatchesInFlightMax) flusher_wake_.Wait(mutex_);
+      if (stopping_) return;
+      all = std::exchange(kicked_, false);
+    }
+    all = all || pages_.dirty_pages.load(std::memory_order_relaxed) >
+                     static_cast<int64_t>(options_.dirty_background_pages);
+    std::vector<std::unique_ptr<Round>> rounds;
+    size_t pages = 0;
+    for (const InodeRef& inode : DueInodes(all)) {
+      if (inode->pages.dirty_count() == 0 || !TryClaimRoundSlot(*inode)) continue;
+      rounds.push_back(BuildRound(inode, kRoundPagesMax));
+      pages += rounds.back()->pages.size();
+      if (pages >= kBatchPagesMax) {
+        Submit(std::move(rounds));
+        rounds.clear();
+        pages = 0;
+        MutexLock lock(mutex_);
+        while (!stopping_ && batches_in_flight_ >= kBatchesInFlightMax) flusher_wake_.Wait(mutex_);
+      }
+    }
+    if (!rounds.empty()) Submit(std::move(rounds));
+  }
+}
+
+}  // namespace pbfs

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "cache/write_batch.h"
+#include "fs/extent_map.h"
+#include "fs/inode.h"
+#include "fs/log.h"
+#include "fs/operation.h"
+#include "fs/space.h"
+
+namespace pbfs {
+
+// Writes dirty file pages to the device.
+//
+// The unit is a *round*: one inode's dirty pages at one moment, ascending. A round claims blocks for
+// what has none (late, contiguous), writes everything in one batch - rounds of many inodes share a
+// batch, sorted by device block - and only when all its I/O has completed logs the new extents and
+// the new size in a transaction. An inode has one round at a time. So a size never becomes visible
+// after a crash before the data below it, and a page past the old end never before the zeroed tail
+// of the old last block, which is in the same round or an earlier one.
+//
+// Threads: whoever starts a round submits its I/O; the extent worker runs the transactions; the
+// flusher starts rounds by age and by the amount of dirty data. Completions never wait.
+class Writeback {
+ public:
+  struct Options {
+    int64_t age_max_ns = 2'500'000'000;
+    size_t dirty_background_pages = 8192;  // Start writing above this.
+    size_t dirty_max_pages = 26000;        // Delay replies to writers above this.
+    std::function<void(const std::string&)> log;
+  };
+  using Done = std::function<void(const Status&)>;
+
+  // All borrowed.
+  Writeback(BlockDevice& device, const MetaReader& reader, PageCache& pages, SpaceManager& space,
+            Log& log, OperationRunner& runner, Options options);
+  ~Writeback();
+  void Start();
+  // Stops the threads. Rounds in flight are completed; nothing new is started.
+  void Stop();
+
+  // The inode got dirty pages.
+  void MarkDirty(const InodeRef& inode) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Calls `done` when everything that was dirty in the inode at the time of the call is on the
+  // device and its extents and size are in a committed transaction, or with the error.
+  void FlushAsync(const InodeRef& inode, Done done);
+  Status Flush(const InodeRef& inode);
+  // Flushes every dirty inode.
+  void FlushAllAsync(Done done) ABSL_LOCKS_EXCLUDED(mutex_);
+  Status FlushAll();
+
+  // Waits until no round of the inode runs and keeps new ones from starting, until EndExclusive().
+  // For truncation: nothing is under writeback in between.
+  void BeginExclusive(const InodeRef& inode);
+  void EndExclusive(const InodeRef& inode);
+
+  // Runs `reply` now, or when the amount of dirty data is back under its limit.
+  void Throttle(std::function<void()> reply) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Somebody waits for a page frame.
+  void Kick() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Space promised to `blocks` new dirty blocks of the inode: for the data and the growth of its
+  // extent tree. False: not that much space.
+  bool ReserveFor(Inode& inode, uint64_t blocks);
+  // Dirty blocks were dropped (truncate): gives back what they had.
+  void Unpromise(Inode& inode, uint64_t blocks);
+
+ private:
+  struct Round {
+    InodeRef inode;
+    std::vector<FilePages::DirtyPage> pages;
+    std::vector<Extent> claimed;      // New extents, not in the map yet.
+    uint64_t size_after = 0;          // disk.size_bytes may rise to this.
+    std::vector<BlockNumber> blocks;  // Where each page goes.
+    size_t first_piece = 0;           // In the batch.
+    size_t committed = 0;             // Of `claimed`, in committed transactions.
+    Status status;
+  };
+  struct Batch {
+    std::vector<std::unique_ptr<Round>> rounds;
+    std::unique_ptr<WriteBatch> writes;
+  };
+
+  // Dirty blocks became real ones: their promise is used up.
+  void UsePromise(Inode& inode, uint64_t blocks);
+  // True: the caller owns the inode's round slot.
+  bool TryClaimRoundSlot(Inode& inode);
+  void ReleaseRoundSlot(Inode& inode);
+  std::unique_ptr<Round> BuildRound(const InodeRef& inode, size_t pages_max);
+  Status MapPages(Round& round);
+  StatusOr<BlockRun> ClaimRun(BlockNumber goal, uint32_t wanted);
+  void Submit(std::vector<std::unique_ptr<Round>> rounds);
+  void StartRound(const InodeRef& inode);
+  void FinishRound(Round& round);
+  Status CommitRound(Round& round);
+  void FlushStep(const InodeRef& inode, int rounds_left, Done done);
+
+  void FlusherLoop();
+  void ExtentLoop();
+  std::vector<InodeRef> DueInodes(bool all) ABSL_LOCKS_EXCLUDED(mutex_);
+  void DropClean() ABSL_LOCKS_EXCLUDED(mutex_);
+  void ReleaseThrottled() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  BlockDevice& device_;
+  const MetaReader& reader_;
+  PageCache& pages_;
+  SpaceManager& space_;
+  Log& log_;
+  OperationRunner& runner_;
+  const Options options_;
+
+  Mutex mutex_;
+  CondVar flusher_wake_;
+  CondVar extent_wake_;
+  CondVar idle_;
+  std::deque<InodeRef> dirty_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::unique_ptr<Batch>> completed_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::function<void()>> throttled_ ABSL_GUARDED_BY(mutex_);
+  size_t batches_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool kicked_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread flusher_;
+  std::thread extent_worker_;
+};
+
+}  // namespace pbfs

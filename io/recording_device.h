@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/mutex.h"
+#include "io/block_device.h"
+
+namespace pbfs {
+
+// One entry of a recording, in the order that matters to crash states: a write is recorded when it
+// completes; a flush twice, at submission and at completion (it covers the writes that completed
+// before its submission). Failed requests are not recorded. Write-zeroes is recorded as writes of
+// zeros; a discard is not recorded: it may leave the old bytes, as the image built here then does.
+struct RecordedIo {
+  enum class Kind : uint8_t { kWrite, kFlushStart, kFlushEnd, kMark };
+  Kind kind;
+  bool fua = false;
+  uint64_t offset_bytes = 0;
+  std::vector<std::byte> data;
+  // kFlushStart/kFlushEnd: pairs them. kMark: the value given to Mark().
+  uint64_t id = 0;
+};
+
+// Wraps a device and records every write and flush with its data, for building crash images.
+// Thread-safe.
+class RecordingDevice : public BlockDevice {
+ public:
+  // `below` is borrowed.
+  explicit RecordingDevice(BlockDevice& below) : below_(below) {}
+
+  const Geometry& geometry() const override { return below_.geometry(); }
+  void Submit(IoRequest& request) override;
+  void WaitUntil(const std::atomic<uint32_t>& done) override { below_.WaitUntil(done); }
+
+  // Puts a marker into the recording ("everything before this was acknowledged").
+  void Mark(uint64_t id);
+  std::vector<RecordedIo> TakeRecording();
+
+ private:
+  struct Tracked;
+  // Longer write-zeroes become several entries.
+  static constexpr uint64_t kZeroEntryBytesMax = 1 << 20;
+  static void Completed(IoRequest& request, void* context, int error);
+  static void FlushCompleted(IoRequest& request, void* context, int error);
+
+  BlockDevice& below_;
+  Mutex mutex_;
+  uint64_t flush_id_next_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::vector<RecordedIo> recording_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace pbfs

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+// The narrowest true path, and the everyday operations around it.
+#include "fs/filesystem.h"
+
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <set>
+
+#include "tests/support/fs_fixture.h"
+
+namespace pbfs {
+namespace {
+
+using FileSystemTest = FsFixture;
+
+std::string Pattern(size_t bytes, uint32_t seed) {
+  std::string text(bytes, '\0');
+  uint32_t state = seed * 2654435761u + 1;
+  for (char& c : text) {
+    state = state * 1664525u + 1013904223u;
+    c = static_cast<char>(state >> 24);
+  }
+  return text;
+}
+
+TEST_F(FileSystemTest, SyncedFileSurvivesAKillAndAPowerCut) {
+  MakeAndMount();
+  const std::string text = Pattern(100'000, 1);
+  auto ino = client_->Create(root(), "kept");
+  ASSERT_TRUE(ino.ok()) << ino.status();
+  ASSERT_TRUE(client_->Write(*ino, 0, text).ok());
+  ASSERT_TRUE(client_->Fsync(*ino).ok());
+  for (uint64_t seed = 1; seed <= 3; ++seed) {
+    CutPower(seed);
+    Mount();
+    EXPECT_TRUE(fs_->mount_report().replayed);
+    auto found = client_->Find(root(), "kept");
+    ASSERT_TRUE(found.ok() && *found != 0) << found.status();
+    EXPECT_EQ(client_->Read(*found, 0, 200'000).value_or(""), text);
+  }
+}
+
+TEST_F(FileSystemTest, CleanUnmountLeavesNothingToReplay) {
+  MakeAndMount();
+  auto ino = client_->Create(root(), "f");
+  ASSERT_TRUE(client_->Write(*ino, 5000, "hello").ok());
+  Unmount();
+  Mount();
+  EXPECT_FALSE(fs_->mount_report().replayed);
+  auto found = client_->Find(root(), "f");
+  ASSERT_TRUE(found.ok());
+  EXPECT_EQ(client_->Read(*found, 0, 10000).value_or(""), std::string(5000, '\0') + "hello");
+}
+
+TEST_F(FileSystemTest, NamesComeAndGo) {
+  MakeAndMount();
+  auto dir = client_->Mkdir(root(), "dir");
+  ASSERT_TRUE(dir.ok());
+  std::set<std::string> expected;
+  for (int i = 0; i < 3000; ++i) {
+    const std::string name = "file" + std::to_string(i);
+    auto made = client_->Create(*dir, name);
+    ASSERT_TRUE(made.ok()) << name << ": " << made.status();
+    fs_->Forget(*made, 1);
+    expected.insert(name);
+  }
+  EXPECT_EQ(ErrnoOf(client_->Create(*dir, "file7").status()), EEXIST);
+  EXPECT_EQ(ErrnoOf(fs_->Rmdir(root(), "dir")), ENOTEMPTY);
+  for (int i = 0; i < 3000; i += 2) {
+    const std::string name = "file" + std::to_string(i);
+    ASSERT_TRUE(fs_->Unlink(*dir, name).ok());
+    expected.erase(name);
+  }
+  Unmount();
+  Mount();
+  dir = client_->Find(root(), "dir");
+  auto names = client_->List(*dir);
+  ASSERT_TRUE(names.ok()) << names.status();
+  EXPECT_EQ(std::set<std::string>(names->begin(), names->end()), expected);
+  for (const std::string& name : expected) ASSERT_TRUE(fs_->Unlink(*dir, name).ok());
+  EXPECT_TRUE(fs_->Rmdir(root(), "dir").ok());
+}
+
+TEST_F(FileSystemTest, SpaceComesBackAfterUnlink) {
+  MakeAndMount();
+  ASSERT_TRUE(client_->Sync().ok());
+  const uint64_t before = fs_->StatFs().blocks_free;
+  for (int round = 0; round < 5; ++round) {
+    auto ino = client_->Create(root(), "big");
+    for (int i = 0; i < 20; ++i) {
+      ASSERT_TRUE(client_->Write(*ino, uint64_t(i) << 20, Pattern(1 << 20, 7)).ok()) << i;
+    }
+    EXPECT_LE(fs_->StatFs().blocks_free, before - 20 * 256);
+    ASSERT_TRUE(fs_->Unlink(root(), "big").ok());
+    fs_->Forget(*ino, 1);
+  }
+  Unmount();
+  Mount();
+  const uint64_t after = fs_->StatFs().blocks_free;
+  EXPECT_LE(before - after, 8u);
+}
+
+TEST_F(FileSystemTest, AFullFilesystemSaysSoAndCanBeEmptied) {
+  MakeAndMount(32 << 20);
+  std::vector<InodeNumber> inos;
+  Status status;
+  for (int i = 0; status.ok() && i < 100; ++i) {
+    auto ino = client_->Create(root(), "f" + std::to_string(i));
+    if (!ino.ok()) {
+      status = ino.status();
+      break;
+    }
+    inos.push_back(*ino);
+    status = client_->Write(*ino, 0, Pattern(1 << 20, uint32_t(i)));
+  }
+  EXPECT_EQ(ErrnoOf(status), ENOSPC);
+  EXPECT_GT(inos.size(), 15u);
+  EXPECT_TRUE(client_->Sync().ok());  // What was accepted has its space.
+  EXPECT_EQ(client_->Read(inos[3], 0, 1 << 20).value_or(""), Pattern(1 << 20, 3));
+  for (size_t i = 0; i < inos.size(); ++i) {
+    ASSERT_TRUE(fs_->Unlink(root(), "f" + std::to_string(i)).ok());
+    fs_->Forget(inos[i], 1);
+  }
+  auto ino = client_->Create(root(), "again");
+  ASSERT_TRUE(ino.ok()) << ino.status();
+  EXPECT_TRUE(client_->Write(*ino, 0, Pattern(8 << 20, 9)).ok());
+}
+
+TEST_F(FileSystemTest, TruncateDownAndUpReadsZeroes) {
+  MakeAndMount();
+  auto ino = client_->Create(root(), "f");
+  ASSERT_TRUE(client_->Write(*ino, 0, Pattern(10'000, 3)).ok());
+  ASSERT_TRUE(client_->Fsync(*ino).ok());
+  ASSERT_TRUE(client_->Truncate(*ino, 5000).ok());
+  ASSERT_TRUE(client_->Truncate(*ino, 9000).ok());
+  EXPECT_EQ(client_->Read(*ino, 0, 10'000).value_or(""),
+            Pattern(10'000, 3).substr(0, 5000) + std::string(4000, '\0'));
+  Unmount();
+  Mount();
+  auto found = client_->Find(root(), "f");
+  EXPECT_EQ(client_->Read(*found, 0, 10'000).value_or(""),
+            Pattern(10'000, 3).substr(0, 5000) + std::string(4000, '\0'));
+}
+
+TEST_F(FileSystemTest, SparseFilesKeepHolesAndSeek) {
+  MakeAndMount();
+  auto ino = client_->Create(root(), "sparse");
+  const uint64_t far = uint64_t{1} << 40;
+  ASSERT_TRUE(client_->Write(*ino, far, "end").ok());
+  EXPECT_EQ(fs_->Seek(*ino, 0, SEEK_DATA).value_or(0), far);
+  EXPECT_EQ(fs_->Seek(*ino, 0, SEEK_HOLE).value_or(1), 0u);
+  ASSERT_TRUE(client_->Fsync(*ino).ok());
+  EXPECT_EQ(fs_->Seek(*ino, 0, SEEK_DATA).value_or(0), far);
+  EXPECT_EQ(client_->Read(*ino, far - 2, 10).value_or(""), std::string(2, '\0') + "end");
+  EXPECT_LE(fs_->GetAttributes(*ino)->blocks_512, 16u);
+  EXPECT_EQ(ErrnoOf(client_->Write(*ino, kFileBytesMax - 1, "xyz")), EFBIG);
+}
+
+TEST_F(FileSystemTest, RenameReplacesExchangesAndRefuses) {
+  MakeAndMount();
+  auto a = client_->Mkdir(root(), "a");
+  auto b = client_->Mkdir(root(), "b");
+  auto f = client_->Create(*a, "f");
+  auto g = client_->Create(*b, "g");
+  EXPECT_EQ(ErrnoOf(fs_->Rename(*a, "f", *b, "g", RENAME_NOREPLACE)), EEXIST);
+  ASSERT_TRUE(fs_->Rename(*a, "f", *b, "g", RENAME_EXCHANGE).ok());
+  EXPECT_EQ(client_->Find(*a, "f").value_or(0), *g);
+  EXPECT_EQ(client_->Find(*b, "g").value_or(0), *f);
+  ASSERT_TRUE(fs_->Rename(*a, "f", *b, "g", 0).ok());
+  EXPECT_EQ(client_->Find(*b, "g").value_or(0), *g);
+  EXPECT_EQ(client_->Find(*a, "f").value_or(1), 0u);
+  EXPECT_EQ(ErrnoOf(fs_->Rename(root(), "a", *a, "x", 0)), EINVAL);
+  ASSERT_TRUE(fs_->Rename(root(), "a", *b, "a", 0).ok());
+  EXPECT_EQ(fs_->GetAttributes(*b)->nlink, 3u);
+  EXPECT_EQ(fs_->GetAttributes(root())->nlink, 3u);
+  EXPECT_EQ(client_->Find(*a, "..").value_or(0), *b);
+}
+
+TEST_F(FileSystemTest, UnlinkedFileLivesUntilForgotten) {
+  MakeAndMount();
+  auto ino = client_->Create(root(), "f");
+  ASSERT_TRUE(client_->Write(*ino, 0, "still here").ok());
+  ASSERT_TRUE(fs_->Unlink(root(), "f").ok());
+  EXPECT_EQ(client_->Read(*ino, 0, 100).value_or(""), "still here");
+  EXPECT_EQ(fs_->GetAttributes(*ino)->nlink, 0u);
+  ASSERT_TRUE(client_->Sync().ok());
+  Kill();
+  Mount();
+  EXPECT_EQ(fs_->mount_report().orphans, 1u);
+}
+
+TEST_F(FileSystemTest, SymlinksXattrsAndLinks) {
+  MakeAndMount();
+  const std::string target(3000, 't');
+  auto link = client_->Create(root(), "link", S_IFLNK | 0777, target);
+  ASSERT_TRUE(link.ok()) << link.status();
+  EXPECT_EQ(fs_->ReadLink(*link).value_or(""), target);
+  auto ino = client_->Create(root(), "f");
+  const std::string value = Pattern(65536, 5);
+  ASSERT_TRUE(fs_->SetXattr(*ino, "user.big", value, XATTR_CREATE).ok());
+  EXPECT_EQ(ErrnoOf(fs_->SetXattr(*ino, "user.big", "x", XATTR_CREATE)), EEXIST);
+  ASSERT_TRUE(fs_->SetXattr(*ino, "user.small", "y", 0).ok());
+  EXPECT_EQ(fs_->GetXattr(*ino, "user.big").value_or(""), value);
+  ASSERT_TRUE(fs_->Link(*ino, root(), "g").ok());
+  EXPECT_EQ(fs_->GetAttributes(*ino)->nlink, 2u);
+  ASSERT_TRUE(client_->Fsync(*ino).ok());
+  CutPower(4);
+  Mount();
+  auto found = client_->Find(root(), "g");
+  EXPECT_EQ(fs_->GetXattr(*found, "user.big").value_or(""), value);
+  ASSERT_TRUE(fs_->RemoveXattr(*found, "user.big").ok());
+  EXPECT_EQ(ErrnoOf(fs_->GetXattr(*found, "user.big").status()), ENODATA);
+  EXPECT_EQ(fs_->ListXattr(*found)->size(), 1u);
+}
+
+TEST_F(FileSystemTest, NamesOf255BytesFitAnd256DoNot) {
+  MakeAndMount();
+  EXPECT_TRUE(client_->Create(root(), std::string(255, 'n')).ok());
+  EXPECT_EQ(ErrnoOf(client_->Create(root(), std::string(256, 'n')).status()), ENAMETOOLONG);
+  EXPECT_EQ(ErrnoOf(fs_->Lookup(root(), std::string(256, 'n')).status()), ENAMETOOLONG);
+}
+
+TEST_F(FileSystemTest, ManyOverwritesStayWithinTheLog) {
+  MakeAndMount();
+  auto ino = client_->Create(root(), "f");
+  for (int i = 0; i < 3000; ++i) {
+    SetAttributes times;
+    times.mtime_now = true;
+    ASSERT_TRUE(fs_->SetAttributesOf(*ino, times).ok());
+    auto made = client_->Create(root(), "t" + std::to_string(i));
+    ASSERT_TRUE(made.ok()) << i << made.status();
+    if (i % 10 == 0) {
+      ASSERT_TRUE(client_->Fsync(*made).ok());
+    }
+  }
+  CutPower(11);
+  Mount();
+  EXPECT_NE(client_->Find(root(), "t2990").value_or(0), 0u);
+}
+
+}  // namespace
+}  // namespace pbfs

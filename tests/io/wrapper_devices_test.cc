@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// FaultDevice, RecordingDevice and OverlayDevice over memory.
+#include <gmock/gmock.h>
+
+#include "io/fault_device.h"
+#include "io/memory_device.h"
+#include "io/overlay_device.h"
+#include "io/recording_device.h"
+#include "tests/io/test_util.h"
+
+namespace pbfs {
+namespace {
+
+using ::testing::ElementsAre;
+using Kind = RecordedIo::Kind;
+
+class WrapperTest : public ::testing::Test {
+ protected:
+  static int Put(BlockDevice& device, uint64_t offset_bytes, size_t length_bytes, int value,
+                 bool fua = false) {
+    AlignedMemory data(length_bytes);
+    data.Fill(value);
+    return WriteSync(device, offset_bytes, data.data(), length_bytes, fua);
+  }
+  static int ValueAt(BlockDevice& device, uint64_t offset_bytes, size_t length_bytes) {
+    AlignedMemory data(length_bytes);
+    EXPECT_EQ(ReadSync(device, offset_bytes, data.data(), length_bytes), 0);
+    const int value = std::to_integer<int>(data.data()[0]);
+    return AllBytesAre(data.data(), length_bytes, value) ? value : -1;
+  }
+
+  MemoryDevice memory_{1 << 20};
+};
+
+using FaultDeviceTest = WrapperTest;
+
+TEST_F(FaultDeviceTest, FailsWhatTheRuleSaysWithoutReachingTheDevice) {
+  FaultDevice device(memory_);
+  device.SetDecide([](const IoRequest& request) {
+    return request.op == IoOp::kWrite && request.offset_bytes == 4096 ? ENOSPC : 0;
+  });
+  EXPECT_EQ(Put(device, 0, 4096, 1), 0);
+  EXPECT_EQ(Put(device, 4096, 4096, 1), ENOSPC);
+  EXPECT_EQ(ValueAt(device, 0, 4096), 1);
+  EXPECT_EQ(ValueAt(memory_, 4096, 4096), 0);
+  EXPECT_EQ(device.failed_count(), 1u);
+  device.SetDecide(nullptr);
+  EXPECT_EQ(Put(device, 4096, 4096, 2), 0);
+}
+
+TEST_F(FaultDeviceTest, FailAllHoldsForOneOperationUntilTakenBack) {
+  FaultDevice device(memory_);
+  device.FailAll(IoOp::kFlush, EIO);
+  EXPECT_EQ(Put(device, 0, 4096, 1), 0);
+  EXPECT_EQ(FlushSync(device), EIO);
+  EXPECT_EQ(FlushSync(device), EIO);
+  EXPECT_EQ(memory_.flush_count(), 0u);
+  device.FailAll(IoOp::kFlush, 0);
+  EXPECT_EQ(FlushSync(device), 0);
+  EXPECT_EQ(memory_.flush_count(), 1u);
+  EXPECT_EQ(device.failed_count(), 2u);
+}
+
+TEST_F(FaultDeviceTest, OnCompleteSeesEveryResultAndMayReplaceIt) {
+  FaultDevice device(memory_);
+  std::vector<int> seen;
+  device.FailAll(IoOp::kFlush, ENXIO);
+  device.SetOnComplete([&seen](const IoRequest& request, int error) {
+    seen.push_back(error);
+    return request.op == IoOp::kWrite ? EIO : error;
+  });
+  EXPECT_EQ(FlushSync(device), ENXIO);
+  EXPECT_EQ(Put(device, 0, 4096, 4), EIO);
+  EXPECT_EQ(ValueAt(memory_, 0, 4096), 4);  // It did reach the device.
+  EXPECT_THAT(seen, ElementsAre(ENXIO, 0));
+}
+
+using RecordingDeviceTest = WrapperTest;
+
+TEST_F(RecordingDeviceTest, KeepsWritesFlushesAndMarksInOrder) {
+  RecordingDevice device(memory_);
+  Put(device, 4096, 8192, 3);
+  FlushSync(device);
+  device.Mark(77);
+  Put(device, 0, 512, 5, /*fua=*/true);
+  FlushSync(device);
+  const std::vector<RecordedIo> recording = device.TakeRecording();
+  ASSERT_EQ(recording.size(), 7u);
+  EXPECT_EQ(recording[0].kind, Kind::kWrite);
+  EXPECT_EQ(recording[0].offset_bytes, 4096u);
+  EXPECT_EQ(recording[0].data, std::vector<std::byte>(8192, std::byte{3}));
+  EXPECT_FALSE(recording[0].fua);
+  EXPECT_EQ(recording[1].kind, Kind::kFlushStart);
+  EXPECT_EQ(recording[2].kind, Kind::kFlushEnd);
+  EXPECT_EQ(recording[1].id, recording[2].id);
+  EXPECT_EQ(recording[3].kind, Kind::kMark);
+  EXPECT_EQ(recording[3].id, 77u);
+  EXPECT_TRUE(recording[4].fua);
+  EXPECT_EQ(recording[5].kind, Kind::kFlushStart);
+  EXPECT_NE(recording[5].id, recording[1].id);
+  EXPECT_TRUE(device.TakeRecording().empty());
+}
+
+TEST_F(RecordingDeviceTest, LeavesOutReadsAndWhatFailed) {
+  FaultDevice fault(memory_);
+  RecordingDevice device(fault);
+  fault.FailAll(IoOp::kWrite, EIO);
+  fault.FailAll(IoOp::kFlush, EIO);
+  EXPECT_EQ(Put(device, 0, 4096, 1), EIO);
+  EXPECT_EQ(FlushSync(device), EIO);
+  ValueAt(device, 0, 4096);
+  const std::vector<RecordedIo> recording = device.TakeRecording();
+  ASSERT_EQ(recording.size(), 1u);
+  EXPECT_EQ(recording[0].kind, Kind::kFlushStart);
+}
+
+TEST_F(RecordingDeviceTest, RecordsWriteZeroesAsZerosAndNoDiscard) {
+  RecordingDevice device(memory_);
+  ASSERT_EQ(RunRange(device, IoOp::kWriteZeroes, 4096, 8192), 0);
+  ASSERT_EQ(RunRange(device, IoOp::kDiscard, 0, 4096), 0);
+  const std::vector<RecordedIo> recording = device.TakeRecording();
+  ASSERT_EQ(recording.size(), 1u);
+  EXPECT_EQ(recording[0].offset_bytes, 4096u);
+  EXPECT_EQ(recording[0].data, std::vector<std::byte>(8192));
+}
+
+TEST_F(RecordingDeviceTest, ReplayedOntoAnEmptyDeviceGivesTheSameContents) {
+  RecordingDevice device(memory_);
+  for (uint64_t i = 0; i < 40; ++i) {
+    AlignedMemory data(1536);
+    data.FillPattern(i);
+    ASSERT_EQ(WriteSync(device, (i * 37 % 100) * 512, data.data(), data.size()), 0);
+  }
+  ASSERT_EQ(RunRange(device, IoOp::kWriteZeroes, 1024, 3072), 0);
+  MemoryDevice replayed(1 << 20);
+  for (const RecordedIo& entry : device.TakeRecording()) {
+    ASSERT_EQ(WriteSync(replayed, entry.offset_bytes, entry.data.data(), entry.data.size()), 0);
+  }
+  AlignedMemory expected(1 << 20);
+  AlignedMemory found(1 << 20);
+  ReadSync(memory_, 0, expected.data(), expected.size());
+  ReadSync(replayed, 0, found.data(), found.size());
+  EXPECT_TRUE(expected == found);
+}
+
+using OverlayDeviceTest = WrapperTest;
+
+TEST_F(OverlayDeviceTest, ReadsFromBelowUntilWrittenAndNeverWritesBelow) {
+  Put(memory_, 0, 16384, 1);
+  OverlayDevice overlay(memory_);
+  EXPECT_EQ(ValueAt(overlay, 0, 16384), 1);
+  ASSERT_EQ(Put(overlay, 4096, 4096, 2), 0);
+  ASSERT_EQ(FlushSync(overlay), 0);
+  EXPECT_EQ(ValueAt(overlay, 0, 4096), 1);
+  EXPECT_EQ(ValueAt(overlay, 4096, 4096), 2);
+  EXPECT_EQ(ValueAt(overlay, 8192, 8192), 1);
+  EXPECT_EQ(ValueAt(memory_, 0, 16384), 1);
+}
+
+TEST_F(OverlayDeviceTest, MixesPartsOfABlock) {
+  Put(memory_, 0, 8192, 1);
+  OverlayDevice overlay(memory_);
+  ASSERT_EQ(Put(overlay, 1024, 512, 2), 0);
+  ASSERT_EQ(Put(overlay, 3584, 1024, 3), 0);
+  EXPECT_EQ(ValueAt(overlay, 0, 1024), 1);
+  EXPECT_EQ(ValueAt(overlay, 1024, 512), 2);
+  EXPECT_EQ(ValueAt(overlay, 1536, 2048), 1);
+  EXPECT_EQ(ValueAt(overlay, 3584, 1024), 3);
+  EXPECT_EQ(ValueAt(overlay, 4608, 3584), 1);
+}
+
+TEST_F(OverlayDeviceTest, ZeroesHideWhatIsBelowAndCanBeWrittenOver) {
+  Put(memory_, 0, 16384, 1);
+  OverlayDevice overlay(memory_);
+  ASSERT_EQ(RunRange(overlay, IoOp::kWriteZeroes, 2048, 8192), 0);
+  EXPECT_EQ(ValueAt(overlay, 0, 2048), 1);
+  EXPECT_EQ(ValueAt(overlay, 2048, 8192), 0);
+  EXPECT_EQ(ValueAt(overlay, 10240, 2048), 1);
+  ASSERT_EQ(Put(overlay, 4096, 512, 6), 0);
+  EXPECT_EQ(ValueAt(overlay, 4096, 512), 6);
+  EXPECT_EQ(ValueAt(overlay, 4608, 3584), 0);
+}
+
+TEST_F(OverlayDeviceTest, IsWritableOverAReadOnlyDeviceAndKeepsItsSize) {
+  OverlayDevice overlay(memory_);
+  EXPECT_FALSE(overlay.geometry().read_only);
+  EXPECT_EQ(overlay.geometry().size_bytes, memory_.geometry().size_bytes);
+  EXPECT_EQ(Put(overlay, 1 << 20, 512, 1), EIO);
+}
+
+TEST_F(OverlayDeviceTest, PassesReadErrorsOn) {
+  FaultDevice fault(memory_);
+  OverlayDevice overlay(fault);
+  fault.FailAll(IoOp::kRead, EIO);
+  AlignedMemory data(4096);
+  EXPECT_EQ(ReadSync(overlay, 0, data.data(), 4096), EIO);
+}
+
+TEST_F(OverlayDeviceTest, MatchesAModelOverRandomWrites) {
+  AlignedMemory model(1 << 20);
+  model.FillPattern(5);
+  ASSERT_EQ(WriteSync(memory_, 0, model.data(), model.size()), 0);
+  OverlayDevice overlay(memory_);
+  uint64_t random = 12345;
+  const auto next = [&random](uint64_t bound) {
+    random = random * 6364136223846793005 + 1442695040888963407;
+    return (random >> 33) % bound;
+  };
+  for (uint64_t round = 0; round < 300; ++round) {
+    const uint64_t offset = next(2048 - 40) * 512;
+    const uint64_t length = (1 + next(40)) * 512;
+    if (next(4) == 0) {
+      ASSERT_EQ(RunRange(overlay, IoOp::kWriteZeroes, offset, length), 0);
+      std::memset(model.data() + offset, 0, length);
+    } else {
+      AlignedMemory data(length);
+      data.FillPattern(round + 100);
+      ASSERT_EQ(WriteSync(overlay, offset, data.data(), length), 0);
+      std::memcpy(model.data() + offset, data.data(), length);
+    }
+  }
+  AlignedMemory found(1 << 20);
+  ASSERT_EQ(ReadSync(overlay, 0, found.data(), found.size()), 0);
+  EXPECT_TRUE(found == model);
+}
+
+}  // namespace
+}  // namespace pbfs

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attributes, extended attributes, statfs.
+#include <sys/statvfs.h>
+
+#include <cerrno>
+#include <string>
+#include <string_view>
+
+#include "absl/strings/match.h"
+#include "fs/fuse/handlers.h"
+
+namespace pbfs::fuse {
+namespace {
+
+constexpr unsigned kNameBytesMax = 255;
+
+Time TimeOf(const timespec& time) {
+  return {.seconds = time.tv_sec, .nanoseconds = static_cast<uint32_t>(time.tv_nsec)};
+}
+
+void ReplyAttributes(fuse_req_t request, const StatusOr<Attributes>& attributes) {
+  if (!attributes.ok()) return ReplyStatus(request, attributes.status());
+  const struct stat values = StatOf(*attributes);
+  fuse_reply_attr(request, &values, AttributesValidSeconds(*attributes));
+}
+
+// A change of owner takes away the right to run as the old one, but a directory's setgid bit means
+// something else and stays.
+bool ChownKillsSuid(Session& session, InodeNumber ino) {
+  const auto attributes = session.fs().GetAttributes(ino);
+  return attributes.ok() && !S_ISDIR(attributes->mode);
+}
+
+SetAttributes SetAttributesFrom(const struct stat& values, int which) {
+  SetAttributes result;
+  if (which & FUSE_SET_ATTR_MODE) result.mode = values.st_mode;
+  if (which & FUSE_SET_ATTR_UID) result.uid = values.st_uid;
+  if (which & FUSE_SET_ATTR_GID) result.gid = values.st_gid;
+  if (which & FUSE_SET_ATTR_SIZE) result.size_bytes = static_cast<uint64_t>(values.st_size);
+  result.atime_now = (which & FUSE_SET_ATTR_ATIME_NOW) != 0;
+  result.mtime_now = (which & FUSE_SET_ATTR_MTIME_NOW) != 0;
+  if ((which & FUSE_SET_ATTR_ATIME) && !result.atime_now) result.atime = TimeOf(values.st_atim);
+  if ((which & FUSE_SET_ATTR_MTIME) && !result.mtime_now) result.mtime = TimeOf(values.st_mtim);
+  if (which & FUSE_SET_ATTR_CTIME) result.ctime = TimeOf(values.st_ctim);
+  return result;
+}
+
+// The kernel asks for the size first (size 0), then for the bytes.
+void ReplyXattr(fuse_req_t request, const std::string& value, size_t size) {
+  if (size == 0) {
+    fuse_reply_xattr(request, value.size());
+  } else if (value.size() > size) {
+    fuse_reply_err(request, ERANGE);
+  } else {
+    fuse_reply_buf(request, value.data(), value.size());
+  }
+}
+
+// POSIX ACLs would be stored without being enforced: the kernel checks them only for servers that
+// negotiate them.
+bool IsUnsupportedXattr(std::string_view name) {
+  return absl::StartsWith({name.data(), name.size()}, "system.");
+}
+
+}  // namespace
+
+void HandleGetAttr(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info*) {
+  Session& session = SessionOf(request);
+  ReplyAttributes(request, session.fs().GetAttributes(session.InodeOf(nodeid)));
+}
+
+void HandleSetAttr(fuse_req_t request, fuse_ino_t nodeid, struct stat* values, int which,
+                   fuse_file_info*) {
+  Session& session = SessionOf(request);
+  const InodeNumber ino = session.InodeOf(nodeid);
+  SetAttributes change = SetAttributesFrom(*values, which);
+  // libfuse knows this bit by another name.
+  static_assert(FUSE_SET_ATTR_KILL_SUID == FATTR_KILL_SUIDGID);
+  change.kill_suidgid = (which & FATTR_KILL_SUIDGID) != 0;
+  if (change.uid || change.gid) change.kill_suidgid |= ChownKillsSuid(session, ino);
+  const auto changed = session.fs().SetAttributesOf(ino, change);
+  AfterSync(session, changed.ok() && session.options().sync_attributes, ino,
+            [request, changed](const Status& synced) {
+              if (!synced.ok()) return ReplyStatus(request, synced);
+              ReplyAttributes(request, changed);
+            });
+}
+
+int SetXattrOf(Session& session, const Request& request) {
+  // Without SETXATTR_EXT the kernel sends the short form of the struct.
+  constexpr size_t kBodyOffset = sizeof(fuse_in_header) + FUSE_COMPAT_SETXATTR_IN_SIZE;
+  if (request.size_bytes < kBodyOffset) return EINVAL;
+  const auto& body = request.body<fuse_setxattr_in>();
+  const auto* text = reinterpret_cast<const char*>(request.bytes()) + kBodyOffset;
+  const std::string_view rest(text, request.size_bytes - kBodyOffset);
+  const size_t name_end = rest.find('\0');
+  if (name_end == std::string_view::npos || rest.size() - name_end - 1 < body.size) return EINVAL;
+  const std::string_view name = rest.substr(0, name_end);
+  if (IsUnsupportedXattr(name)) return EOPNOTSUPP;
+  return ErrnoOf(session.fs().SetXattr(session.InodeOf(request.header().nodeid), name,
+                                       rest.substr(name_end + 1, body.size),
+                                       static_cast<int>(body.flags)));
+}
+
+void HandleGetXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name, size_t size) {
+  Session& session = SessionOf(request);
+  if (IsUnsupportedXattr(name)) {
+    fuse_reply_err(request, EOPNOTSUPP);
+    return;
+  }
+  const auto value = session.fs().GetXattr(session.InodeOf(nodeid), name);
+  if (!value.ok()) return ReplyStatus(request, value.status());
+  ReplyXattr(request, *value, size);
+}
+
+void HandleListXattr(fuse_req_t request, fuse_ino_t nodeid, size_t size) {
+  Session& session = SessionOf(request);
+  const auto names = session.fs().ListXattr(session.InodeOf(nodeid));
+  if (!names.ok()) return ReplyStatus(request, names.status());
+  std::string list;
+  for (const std::string& name : *names) list.append(name).push_back('\0');
+  ReplyXattr(request, list, size);
+}
+
+void HandleRemoveXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name) {
+  Session& session = SessionOf(request);
+  ReplyStatus(request, session.fs().RemoveXattr(session.InodeOf(nodeid), name));
+}
+
+void HandleStatFs(fuse_req_t request, fuse_ino_t) {
+  const SpaceStats space = SessionOf(request).fs().StatFs();
+  struct statvfs values = {};
+  values.f_bsize = kBlockBytes;
+  values.f_frsize = kBlockBytes;
+  values.f_blocks = space.blocks_total;
+  values.f_bfree = space.blocks_free;
+  values.f_bavail = space.blocks_available;
+  values.f_files = space.inodes_total;
+  values.f_ffree = space.inodes_free;
+  values.f_namemax = kNameBytesMax;
+  fuse_reply_statfs(request, &values);
+}
+
+}  // namespace pbfs::fuse

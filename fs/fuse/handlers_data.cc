@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// File contents: open, read, write, fsync, seek, ioctl.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "base/check.h"
+#include "fs/fuse/handlers.h"
+
+namespace pbfs::fuse {
+namespace {
+
+// Several direct writes to one file at once, and the kernel's cache kept across opens. The first is
+// unknown to libfuse 3.14, so the answer is put together here.
+void ReplyOpen(fuse_req_t request, uint32_t flags) {
+  fuse_open_out out = {};
+  out.open_flags = flags;
+  fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof(out));
+}
+
+// A WRITE from its handler to its answer, which may come after the handler has ended: until then it
+// keeps the frames that hold the payload. Shared by the two, as either may be last.
+struct WriteJob {
+  WriteJob(PageCache& cache, std::vector<PageBuf*> received)
+      : cache(cache), frames(std::move(received)) {}
+  ~WriteJob() {
+    for (PageBuf* frame : frames) {
+      if (frame != nullptr) cache.Unpin(*frame);
+    }
+  }
+  WriteJob(const WriteJob&) = delete;
+  WriteJob& operator=(const WriteJob&) = delete;
+
+  PageCache& cache;
+  std::vector<PageBuf*> frames;
+  // The filesystem has answered and touches neither payload nor frames any more.
+  std::atomic<bool> answered{false};
+};
+
+WritePayload PayloadOf(WriteJob& job, size_t size_bytes) {
+  WritePayload payload;
+  for (PageBuf* frame : job.frames) {
+    const size_t rest = size_bytes - payload.data.size_bytes();
+    payload.data.Append(frame->data, rest < kPageBytes ? rest : kPageBytes);
+  }
+  PBFS_CHECK(payload.data.size_bytes() == size_bytes);
+  payload.frames = &job.frames;
+  return payload;
+}
+
+WriteFlags WriteFlagsOf(const fuse_write_in& body) {
+  WriteFlags flags;
+  flags.from_page_cache = (body.write_flags & FUSE_WRITE_CACHE) != 0;
+  // Cached writes of a file opened O_SYNC are followed by an FSYNC.
+  flags.sync_data = !flags.from_page_cache && (body.flags & (O_SYNC | O_DSYNC)) != 0;
+  flags.kill_suidgid = (body.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
+  return flags;
+}
+
+}  // namespace
+
+void HandleOpen(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info*) {
+  Session& session = SessionOf(request);
+  if (!session.options().serve_open) {
+    fuse_reply_err(request, ENOSYS);
+    return;
+  }
+  if (t_request->body<fuse_open_in>().open_flags & FUSE_OPEN_KILL_SUIDGID) {
+    SetAttributes change;
+    change.kill_suidgid = true;
+    const auto changed = session.fs().SetAttributesOf(session.InodeOf(nodeid), change);
+    if (!changed.ok()) return ReplyStatus(request, changed.status());
+  }
+  ReplyOpen(request, FOPEN_KEEP_CACHE | FOPEN_PARALLEL_DIRECT_WRITES | FOPEN_NOFLUSH);
+}
+
+void HandleOpenDir(fuse_req_t request, fuse_ino_t, fuse_file_info*) {
+  if (!SessionOf(request).options().serve_open) {
+    fuse_reply_err(request, ENOSYS);
+    return;
+  }
+  ReplyOpen(request, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR);
+}
+
+void HandleRead(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset, fuse_file_info*) {
+  Session& session = SessionOf(request);
+  session.fs().Read(session.InodeOf(nodeid), static_cast<uint64_t>(offset), size,
+                    [request, token = session.NewToken()](
+                        const Status& status, const LogicalBuffer& data, PageHold) {
+                      if (!status.ok()) return ReplyStatus(request, status);
+                      const auto segments = data.segments();
+                      fuse_reply_iov(request, segments.data(), static_cast<int>(segments.size()));
+                    });
+}
+
+void HandleWrite(fuse_req_t request, fuse_ino_t nodeid, fuse_bufvec*, off_t offset,
+                 fuse_file_info*) {
+  Session& session = SessionOf(request);
+  const auto& body = t_request->body<fuse_write_in>();
+  const size_t size = body.size;
+  const auto job = std::make_shared<WriteJob>(session.fs().page_cache(),
+                                              std::exchange(t_request->frames, {}));
+  session.fs().Write(session.InodeOf(nodeid), static_cast<uint64_t>(offset), PayloadOf(*job, size),
+                     WriteFlagsOf(body),
+                     [request, size, job, token = session.NewToken()](const Status& status) {
+                       job->answered.store(true, std::memory_order_release);
+                       if (!status.ok()) return ReplyStatus(request, status);
+                       fuse_reply_write(request, size);
+                     });
+  if (job->answered.load(std::memory_order_acquire)) t_request->frames.swap(job->frames);
+}
+
+void HandleFsync(fuse_req_t request, fuse_ino_t nodeid, int datasync, fuse_file_info*) {
+  Session& session = SessionOf(request);
+  session.fs().Fsync(session.InodeOf(nodeid), datasync != 0,
+                     [request, token = session.NewToken()](const Status& status) {
+                       ReplyStatus(request, status);
+                     });
+}
+
+void HandleLseek(fuse_req_t request, fuse_ino_t nodeid, off_t offset, int whence, fuse_file_info*) {
+  Session& session = SessionOf(request);
+  session.seek_helper().Queue([&session, request, nodeid, offset, whence,
+                               token = session.NewToken()] {
+    session.InvalidatePages(nodeid);
+    const auto found =
+        session.fs().Seek(session.InodeOf(nodeid), static_cast<uint64_t>(offset), whence);
+    if (!found.ok()) return ReplyStatus(request, found.status());
+    fuse_reply_lseek(request, static_cast<off_t>(*found));
+  });
+}
+
+void HandleIoctl(fuse_req_t request, fuse_ino_t, unsigned, void*, fuse_file_info*, unsigned,
+                 const void*, size_t, size_t) {
+  fuse_reply_err(request, ENOTTY);
+}
+
+}  // namespace pbfs::fuse

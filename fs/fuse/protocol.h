@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernel's FUSE protocol as far as pbfs looks at it itself: what libfuse's parsed API drops, and
+// what the installed linux/fuse.h (7.38 on the reference machine) does not know yet.
+#pragma once
+
+#include <linux/fuse.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pbfs::fuse {
+
+// Opcodes after 7.38.
+inline constexpr uint32_t kOpStatx = 52;
+
+// A WRITE's header in front of the payload: fuse_in_header + fuse_write_in.
+inline constexpr size_t kHeadBytes = sizeof(fuse_in_header) + sizeof(fuse_write_in);
+static_assert(sizeof(fuse_in_header) == 40 && sizeof(fuse_write_in) == 40 && kHeadBytes == 80);
+static_assert(offsetof(fuse_in_header, opcode) == 4 && offsetof(fuse_in_header, unique) == 8 &&
+              offsetof(fuse_in_header, nodeid) == 16);
+static_assert(offsetof(fuse_write_in, size) == 16 && offsetof(fuse_write_in, write_flags) == 20);
+static_assert(sizeof(fuse_out_header) == 16 && sizeof(fuse_init_out) == 64 &&
+              offsetof(fuse_init_out, flags) == 12);
+static_assert(sizeof(fuse_setattr_in) == 88 && sizeof(fuse_open_in) == 8);
+
+// Largest WRITE and READ we agree to in INIT, and how many pages that is. The kernel refuses a
+// receive buffer shorter than kHeadBytes + kWriteBytesMax.
+inline constexpr uint32_t kWriteBytesMax = 1 << 20;
+
+// INIT flags that libfuse 3.14 cannot ask for; patched into its reply when the kernel offers them.
+inline constexpr uint32_t kInitFlagsPatched = FUSE_HANDLE_KILLPRIV_V2;
+static_assert(FUSE_HANDLE_KILLPRIV_V2 == 1u << 28);
+
+// The number by which the kernel knows the root, whatever its inode number is.
+inline constexpr uint64_t kRootNodeId = FUSE_ROOT_ID;
+// A regular file that exists only until the server has opened it (see Session::Prime).
+inline constexpr uint64_t kPrimeNodeId = UINT64_MAX - 1;
+
+}  // namespace pbfs::fuse

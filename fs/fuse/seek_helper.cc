@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fs/fuse/seek_helper.h"
+
+#include <pthread.h>
+
+#include <utility>
+
+namespace pbfs::fuse {
+
+SeekHelper::SeekHelper() : thread_(&SeekHelper::Main, this) {}
+
+SeekHelper::~SeekHelper() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    changed_.Signal();
+  }
+  thread_.join();
+}
+
+void SeekHelper::Queue(std::function<void()> job) {
+  MutexLock lock(mutex_);
+  jobs_.push_back(std::move(job));
+  changed_.Signal();
+}
+
+void SeekHelper::Main() {
+  pthread_setname_np(pthread_self(), "pbfs-seek");
+  for (;;) {
+    std::function<void()> job;
+    {
+      MutexLock lock(mutex_);
+      while (jobs_.empty() && !stopping_) changed_.Wait(mutex_);
+      if (jobs_.empty()) return;
+      job = std::move(jobs_.front());
+      jobs_.pop_front();
+    }
+    job();
+  }
+}
+
+}  // namespace pbfs::fuse

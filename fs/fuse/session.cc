@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fs/fuse/session.h"
+
+#include <fcntl.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "fs/fuse/dev_transport.h"
+#include "fs/fuse/handlers.h"
+
+namespace pbfs::fuse {
+namespace {
+
+// Until INIT is answered the kernel asks for FUSE_MIN_READ_BUFFER at least.
+constexpr size_t kInitBufferBytes = 64 << 10;
+
+std::string NewPrimeName() {
+  char random[16] = {};
+  [[maybe_unused]] const ssize_t bytes = getrandom(random, sizeof(random), 0);
+  return absl::StrCat(".pbfs-open-", absl::BytesToHexString({random, sizeof(random)}));
+}
+
+// Nobody is left to read the answer; whoever served the request need not care.
+bool IsConnectionGone(int error) { return error == ENODEV || error == ECONNABORTED; }
+
+}  // namespace
+
+void Session::Deleter::operator()(fuse_session* session) const { fuse_session_destroy(session); }
+
+Session::Session(const SessionOptions& options)
+    : options_(options), prime_name_(NewPrimeName()) {}
+
+Session::~Session() { PBFS_CHECK(workers_ == nullptr); }
+
+StatusOr<std::unique_ptr<Session>> Session::Create(int fd, const SessionOptions& options) {
+  std::unique_ptr<Session> session(new Session(options));
+  PBFS_RETURN_IF_ERROR(session->CreateLibfuseSession(fd));
+  return session;
+}
+
+Status Session::CreateLibfuseSession(int fd) {
+  fd_ = fd;
+  char name[] = "pbfs";
+  char* argv[] = {name, nullptr};
+  fuse_args args = FUSE_ARGS_INIT(1, argv);
+  const fuse_lowlevel_ops operations = MakeOperations();
+  libfuse_.reset(fuse_session_new(&args, &operations, sizeof(operations), this));
+  fuse_custom_io io = {};
+  io.writev = &Session::WritevHook;
+  io.read = &Session::ReadHook;
+  if (libfuse_ == nullptr || fuse_session_custom_io(libfuse_.get(), &io, fd) != 0) {
+    close(fd);
+    return ErrnoError(ENOMEM, "libfuse refuses to make a session");
+  }
+  return OkStatus();
+}
+
+Status Session::ReceiveInit() {
+  init_request_.resize(kInitBufferBytes);
+  ssize_t bytes;
+  do {
+    bytes = read(fd_, init_request_.data(), init_request_.size());
+  } while (bytes < 0 && (errno == EINTR || errno == ENOENT));
+  if (bytes < 0) return ErrnoError(errno, "cannot read from the FUSE device");
+  const auto& header = *reinterpret_cast<const fuse_in_header*>(init_request_.data());
+  if (static_cast<size_t>(bytes) < sizeof(header) || header.opcode != FUSE_INIT) {
+    return ErrnoError(EPROTO, "the kernel's first request is not INIT");
+  }
+  init_request_.resize(static_cast<size_t>(bytes));
+  return OkStatus();
+}
+
+Status Session::Start(FileSystem& fs) {
+  fs_ = &fs;
+  root_ = fs.root();
+  transport_ = std::make_unique<DevTransport>(fd_);
+  PBFS_ASSIGN_OR_RETURN(workers_, WorkerPool::Create(*transport_, fs.page_cache(), *this,
+                                                     in_flight_, options_.workers));
+  seek_helper_ = std::make_unique<SeekHelper>();
+  fuse_buf buffer = {};
+  buffer.mem = init_request_.data();
+  buffer.size = init_request_.size();
+  fuse_session_process_buf(libfuse_.get(), &buffer);
+  if (init_error_ != 0) {
+    Stop();
+    return ErrnoError(init_error_.value_or(EPROTO), "the kernel and libfuse cannot agree (INIT)");
+  }
+  const Status status = workers_->Run();
+  if (!status.ok()) Stop();
+  return status;
+}
+
+void Session::Prime(const std::string& mountpoint) {
+  if (options_.serve_open) return;
+  const int directory = open(mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) return;
+  const int file = openat(directory, prime_name_.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file >= 0) close(file);
+  close(directory);
+}
+
+void Session::WaitForEnd() {
+  workers_->WaitForEnd();
+  in_flight_.WaitUntilNone();
+}
+
+void Session::Stop() {
+  workers_->StopReceiving();
+  workers_->Stop();
+  workers_.reset();
+  seek_helper_.reset();
+  fs_ = nullptr;
+}
+
+void Session::AnswerDestroy() {
+  if (const uint64_t unique = destroy_unique_.exchange(0); unique != 0) SendError(unique, 0);
+}
+
+void Session::Process(Request& request) {
+  const fuse_in_header& header = request.header();
+  switch (header.opcode) {
+    case FUSE_SYNCFS:
+      return SyncFs(header.unique);
+    case FUSE_INTERRUPT:
+      // Nothing we do can be interrupted; this answer spares further ones.
+      return SendError(header.unique, ENOSYS);
+    case FUSE_DESTROY:
+      destroy_unique_ = header.unique;
+      return workers_->StopReceiving();
+    case FUSE_SETXATTR:
+      return SendError(header.unique, SetXattrOf(*this, request));
+    default:
+      break;
+  }
+  fuse_buf buffer = {};
+  buffer.mem = const_cast<std::byte*>(request.bytes());
+  buffer.size = request.size_bytes;
+  fuse_session_process_buf(libfuse_.get(), &buffer);
+}
+
+void Session::InvalidatePages(uint64_t nodeid) {
+  fuse_lowlevel_notify_inval_inode(libfuse_.get(), nodeid, 0, 0);
+}
+
+void Session::SyncFs(uint64_t unique) {
+  fs_->SyncAll([this, unique, token = NewToken()](const Status& status) {
+    SendError(unique, ErrnoOf(status));
+  });
+}
+
+void Session::SendError(uint64_t unique, int error) {
+  fuse_out_header header = {};
+  header.len = sizeof(header);
+  header.error = -error;
+  header.unique = unique;
+  const iovec segment = {&header, sizeof(header)};
+  transport_->Send(&segment, 1);
+}
+
+int Session::Send(iovec* segments, int count) {
+  if (!init_error_.has_value()) {
+    const auto& header = *static_cast<const fuse_out_header*>(segments[0].iov_base);
+    init_error_ = -header.error;
+    if (header.error == 0 && count == 2 && segments[1].iov_len >= sizeof(fuse_init_out)) {
+      const auto& offer = *reinterpret_cast<const fuse_init_in*>(init_request_.data() +
+                                                                 sizeof(fuse_in_header));
+      static_cast<fuse_init_out*>(segments[1].iov_base)->flags |= offer.flags & kInitFlagsPatched;
+    }
+  }
+  const int error = transport_->Send(segments, count);
+  return IsConnectionGone(error) ? 0 : error;
+}
+
+ssize_t Session::WritevHook(int, iovec* segments, int count, void* session) {
+  errno = static_cast<Session*>(session)->Send(segments, count);
+  return errno == 0 ? 0 : -1;
+}
+
+// libfuse receives nothing: the workers do.
+ssize_t Session::ReadHook(int, void*, size_t, void*) {
+  errno = ENOSYS;
+  return -1;
+}
+
+}  // namespace pbfs::fuse

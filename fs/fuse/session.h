@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "fs/filesystem.h"
+#include "fs/fuse/in_flight.h"
+#include "fs/fuse/seek_helper.h"
+#include "fs/fuse/transport.h"
+#include "fs/fuse/worker_pool.h"
+
+struct fuse_session;
+struct fuse_conn_info;
+
+namespace pbfs::fuse {
+
+struct SessionOptions {
+  // The kernel collects buffered writes.
+  bool writeback_cache = true;
+  // Answer OPEN and OPENDIR instead of telling the kernel to leave them out.
+  bool serve_open = false;
+  // Changes of names (dirsync), and of attributes too (sync), are durable when they are answered.
+  bool sync_names = false;
+  bool sync_attributes = false;
+  WorkerPool::Options workers;
+};
+
+// One FileSystem served on one mounted FUSE descriptor. The order of calls is the order below; each
+// once, by one thread.
+//
+// The filesystem is mounted between ReceiveInit() and Start(): only a first request that can be read
+// proves that the kernel's mount is ours, and the log may be replayed only then.
+class Session : private WorkerPool::Processor {
+ public:
+  // Owns `fd` from now on.
+  static StatusOr<std::unique_ptr<Session>> Create(int fd, const SessionOptions& options);
+  ~Session() override;
+
+  // Takes the first request. EPERM: the kernel attached the mount to an older one of the same device.
+  Status ReceiveInit();
+  // Answers it; requests are served when it returns. `fs` is borrowed until Stop().
+  Status Start(FileSystem& fs);
+  // Opens a file and the root through the kernel, at `mountpoint`, so that it learns to leave out
+  // later OPENs. Not on a worker thread.
+  void Prime(const std::string& mountpoint);
+  // Blocks until the filesystem is unmounted or the connection is gone, and every request answered.
+  void WaitForEnd();
+  // Ends the threads and gives the receive frames back. The filesystem is not used any more.
+  void Stop();
+  // Answers the DESTROY, if there was one: umount(2) of a fuseblk mount returns now. To be called
+  // when everything is durable, closed and unlocked.
+  void AnswerDestroy();
+
+  // --- For the handlers.
+  FileSystem& fs() { return *fs_; }
+  const SessionOptions& options() const { return options_; }
+  SeekHelper& seek_helper() { return *seek_helper_; }
+  InFlight::Token NewToken() { return in_flight_.Begin(); }
+  InodeNumber InodeOf(uint64_t nodeid) const { return nodeid == kRootNodeId ? root_ : nodeid; }
+  uint64_t NodeIdOf(InodeNumber ino) const { return ino == root_ ? kRootNodeId : ino; }
+  bool IsPrimeName(uint64_t parent, std::string_view name) const {
+    return parent == kRootNodeId && name == prime_name_;
+  }
+  // Has the kernel write the file's dirty pages to us and forget all its pages. Waits for requests
+  // of its own: never on a worker thread.
+  void InvalidatePages(uint64_t nodeid);
+  // Agrees on the connection's features.
+  void Negotiate(fuse_conn_info& connection) const;
+
+ private:
+  struct Deleter {
+    void operator()(fuse_session* session) const;
+  };
+
+  explicit Session(const SessionOptions& options);
+  Status CreateLibfuseSession(int fd);
+  void Process(Request& request) override;
+  // What libfuse sends: replies and notifications. 0 or a positive errno.
+  int Send(iovec* segments, int count);
+  // A reply without a body, past libfuse. `error`: 0 or a positive errno.
+  void SendError(uint64_t unique, int error);
+  void SyncFs(uint64_t unique);
+
+  static ssize_t WritevHook(int fd, iovec* segments, int count, void* session);
+  static ssize_t ReadHook(int fd, void* buffer, size_t length, void* session);
+
+  const SessionOptions options_;
+  const std::string prime_name_;
+  int fd_ = -1;
+  std::unique_ptr<fuse_session, Deleter> libfuse_;
+  std::unique_ptr<Transport> transport_;
+  std::vector<std::byte> init_request_;
+  std::optional<int> init_error_;
+  FileSystem* fs_ = nullptr;
+  InodeNumber root_ = 0;
+  InFlight in_flight_;
+  std::unique_ptr<SeekHelper> seek_helper_;
+  std::unique_ptr<WorkerPool> workers_;
+  // The unique number of the DESTROY request; 0: none (yet).
+  std::atomic<uint64_t> destroy_unique_{0};
+};
+
+}  // namespace pbfs::fuse

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "base/event.h"
+#include "base/mutex.h"
+#include "fs/fuse/in_flight.h"
+#include "fs/fuse/transport.h"
+
+namespace pbfs::fuse {
+
+// The threads that serve requests.
+//
+// A loop is {ring, channel, receive frames}; one thread at a time drives it: receives, runs the
+// handler, reaps the ring. A handler that is about to wait hands its loop to a standby thread
+// (base/blocking.h) and ends without one; its thread then stands by itself. So no request waits
+// behind a blocked one, and a ring is always reaped.
+//
+// Limits: at most `blocked_handlers_max` handlers wait at once, give or take one per loop; beyond,
+// loops only reap.
+class WorkerPool {
+ public:
+  struct Options {
+    unsigned loops = 1;
+    unsigned blocked_handlers_max = 64;
+    // Look for requests for a while before sleeping, when that paid lately.
+    bool spin = true;
+  };
+  // What is done with a request. Answers it now or later; may wait (AnnounceBlocking).
+  class Processor {
+   public:
+    virtual ~Processor() = default;
+    virtual void Process(Request& request) = 0;
+  };
+
+  // The references are borrowed.
+  static StatusOr<std::unique_ptr<WorkerPool>> Create(Transport& transport, PageCache& cache,
+                                                      Processor& processor, InFlight& in_flight,
+                                                      const Options& options);
+  // REQUIRES: not run, or stopped.
+  ~WorkerPool();
+
+  // Starts serving.
+  Status Run();
+
+  // No further request is received; handlers under way go on and rings are reaped until Stop(). Any
+  // thread, also a handler.
+  void StopReceiving();
+  // Blocks until StopReceiving(), also by a closed channel.
+  void WaitForEnd() { ended_.Wait(); }
+  // Ends all threads. REQUIRES: StopReceiving() was called, nothing is in flight.
+  void Stop();
+
+ private:
+  class Worker;
+  struct Loop;
+
+  WorkerPool(Processor& processor, PageCache& cache, InFlight& in_flight, const Options& options);
+
+  bool MayReceive() const;
+  // Gives the loop to a standby thread, or to a new one; false when no thread can be had.
+  bool PassLoop(Loop& loop) ABSL_LOCKS_EXCLUDED(mutex_);
+  // For a thread without a loop: waits for one. nullptr: the pool stops.
+  Loop* StandBy(Worker& worker) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Constant after Create().
+  Processor& processor_;
+  PageCache& cache_;
+  InFlight& in_flight_;
+  const Options options_;
+  std::vector<std::unique_ptr<Loop>> loops_;
+
+  std::atomic<bool> receiving_{true};
+  std::atomic<bool> stopping_{false};
+  std::atomic<unsigned> blocked_handlers_{0};
+  std::atomic<bool> someone_spins_{false};
+  Event ended_;
+
+  Mutex mutex_;
+  std::vector<std::unique_ptr<Worker>> workers_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Worker*> standbys_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace pbfs::fuse

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/pbfs/mount_table.h"
+
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+
+namespace pbfs {
+namespace {
+
+// The kernel writes space, tab, newline and backslash as \ooo.
+std::string Unescape(const std::string& text) {
+  std::string result;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\\' || i + 3 >= text.size()) {
+      result.push_back(text[i]);
+      continue;
+    }
+    result.push_back(static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 +
+                                       (text[i + 3] - '0')));
+    i += 3;
+  }
+  return result;
+}
+
+// "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw"
+std::optional<MountEntry> ParseLine(const std::string& line) {
+  std::istringstream words(line);
+  std::string id, parent, number, root, mountpoint, word;
+  if (!(words >> id >> parent >> number >> root >> mountpoint)) return std::nullopt;
+  while (words >> word && word != "-") {
+  }
+  MountEntry entry;
+  unsigned major = 0;
+  unsigned minor = 0;
+  if (!(words >> entry.type >> word) || std::sscanf(number.c_str(), "%u:%u", &major, &minor) != 2) {
+    return std::nullopt;
+  }
+  entry.device = makedev(major, minor);
+  entry.root = Unescape(root);
+  entry.mountpoint = Unescape(mountpoint);
+  entry.source = Unescape(word);
+  return entry;
+}
+
+}  // namespace
+
+bool MountEntry::is_dead() const {
+  // Not stat(2), which the kernel answers from its cache.
+  struct statfs status = {};
+  return statfs(mountpoint.c_str(), &status) != 0 && errno == ENOTCONN;
+}
+
+std::vector<MountEntry> ReadMountTable() {
+  std::vector<MountEntry> entries;
+  std::ifstream table("/proc/self/mountinfo");
+  std::string line;
+  while (std::getline(table, line)) {
+    if (auto entry = ParseLine(line)) entries.push_back(*std::move(entry));
+  }
+  return entries;
+}
+
+std::optional<MountEntry> FindMountAt(const std::string& mountpoint) {
+  std::optional<MountEntry> found;
+  for (MountEntry& entry : ReadMountTable()) {
+    if (entry.mountpoint == mountpoint) found = std::move(entry);
+  }
+  return found;
+}
+
+}  // namespace pbfs

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace pbfs {
+
+// A line of /proc/self/mountinfo.
+struct MountEntry {
+  dev_t device = 0;  // The filesystem's device number; of a fuseblk mount that of the block device.
+  std::string root;  // "/" unless it is a bind mount of a part.
+  std::string mountpoint;
+  std::string type;
+  std::string source;
+
+  bool is_pbfs() const { return type == "fuse.pbfs" || type == "fuseblk.pbfs"; }
+  // Its server is gone: "Transport endpoint is not connected". Asks the server if there is one.
+  bool is_dead() const;
+};
+
+std::vector<MountEntry> ReadMountTable();
+// The topmost mount there.
+std::optional<MountEntry> FindMountAt(const std::string& mountpoint);
+
+}  // namespace pbfs

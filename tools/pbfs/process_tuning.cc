@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/pbfs/process_tuning.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+
+namespace pbfs {
+namespace {
+
+// Two READs of the greatest size in flight while a third is consumed.
+constexpr int kReadAheadKib = 4096;
+
+void WriteFile(const std::string& path, const std::string& text) {
+  const int fd = open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  [[maybe_unused]] const ssize_t bytes = write(fd, text.data(), text.size());
+  close(fd);
+}
+
+}  // namespace
+
+void TuneProcess() {
+  // Memory reclaim on our behalf must not wait for pages that we ourselves have to write.
+  prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+  if (geteuid() != 0) return;
+  WriteFile("/proc/self/oom_score_adj", "-1000");
+  // What is touched stays; what is only reserved (most of the cache's arena, stacks) costs nothing.
+  mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
+}
+
+void TuneBackingDevice(dev_t mount_device, bool fuseblk) {
+  if (geteuid() != 0) return;
+  const std::string directory =
+      absl::StrCat("/sys/class/bdi/", major(mount_device), ":", minor(mount_device),
+                   fuseblk ? "-fuseblk" : "", "/");
+  WriteFile(directory + "read_ahead_kb", absl::StrCat(kReadAheadKib));
+  WriteFile(directory + "max_ratio", "100");
+  WriteFile(directory + "strict_limit", "0");
+}
+
+}  // namespace pbfs

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+namespace pbfs {
+
+// What makes this process fit to stand between the kernel's memory and its disk. What the system
+// refuses (an ordinary user) is done without. REQUIRES: no other thread and no ring exists yet.
+void TuneProcess();
+
+// Lets the kernel read ahead and collect dirty pages on the mount as on a kernel filesystem's.
+void TuneBackingDevice(dev_t mount_device, bool fuseblk);
+
+}  // namespace pbfs

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/pbfs/server.h"
+
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "fs/uuid.h"
+#include "tools/common/device_safety.h"
+#include "tools/pbfs/kernel_mount.h"
+#include "tools/pbfs/mount_table.h"
+#include "tools/pbfs/process_tuning.h"
+
+namespace pbfs {
+namespace {
+
+constexpr unsigned kLoopsMax = 4;
+// Plain fuse: sync(2) does not reach us, so what was accepted is committed sooner.
+constexpr int64_t kPlainCommitIntervalNs = 1'000'000'000;
+// How long a dead mount's claim on its block device may outlive it.
+constexpr int kClaimTriesMax = 50;
+constexpr auto kClaimStep = std::chrono::milliseconds(20);
+
+Status WithContext(const Status& status, const std::string& context) {
+  return ErrnoError(ErrnoOf(status), absl::StrCat(context, ": ", status.message()));
+}
+
+// What mount(2) answers where fuseblk cannot be had, but plain fuse may.
+bool MayTryPlainFuse(int error) {
+  return error == ENODEV || error == EINVAL || error == EBUSY || error == EPERM ||
+         error == ENOTBLK;
+}
+
+}  // namespace
+
+Server::Server(std::string device, std::string mountpoint, PbfsOptions options, Logger& logger)
+    : device_path_(std::move(device)),
+      mountpoint_(std::move(mountpoint)),
+      options_(std::move(options)),
+      logger_(logger) {}
+
+Server::~Server() = default;
+
+StatusOr<std::unique_ptr<Server>> Server::Mount(const std::string& device,
+                                                const std::string& mountpoint,
+                                                const PbfsOptions& options, Logger& logger) {
+  std::unique_ptr<Server> server(new Server(device, mountpoint, options, logger));
+  PBFS_RETURN_IF_ERROR(server->LockDevice());
+  if (server->bound_) return std::unique_ptr<Server>();
+  PBFS_RETURN_IF_ERROR(server->CheckNobodyElseMounted());
+  PBFS_RETURN_IF_ERROR(server->OpenDevice());
+  PBFS_RETURN_IF_ERROR(server->MountKernel());
+  Status status = server->MountFileSystem();
+  if (status.ok()) status = server->Serve();
+  if (!status.ok()) {
+    server->AbandonMount();
+    return status;
+  }
+  return server;
+}
+
+Status Server::LockDevice() {
+  StatusOr<bool> bound = false;
+  const auto give_up = [&] {
+    bound = BindIfMountedElsewhere();
+    return !bound.ok() || *bound;
+  };
+  StatusOr<DeviceLock> lock =
+      DeviceLock::Take(device_path_, options_.filesystem.no_recovery, give_up);
+  PBFS_RETURN_IF_ERROR(bound.status());
+  bound_ = *bound;
+  if (bound_) return OkStatus();
+  if (const int error = ErrnoOf(lock.status()); error == EROFS || error == EACCES) {
+    if (error == EROFS && !options_.filesystem.read_only) {
+      logger_.Write("the device is write-protected, mounting read-only");
+      options_.filesystem.read_only = true;
+      options_.kernel_flags |= MS_RDONLY;
+    }
+    if (options_.filesystem.read_only) lock = DeviceLock::Take(device_path_, true, give_up);
+  }
+  PBFS_RETURN_IF_ERROR(lock.status());
+  lock_ = *std::move(lock);
+  return OkStatus();
+}
+
+// The holder of the lock may be a live mount of this device, which ends when its user wishes.
+StatusOr<bool> Server::BindIfMountedElsewhere() {
+  struct stat status = {};
+  const bool is_block = stat(device_path_.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
+  for (const MountEntry& entry : ReadMountTable()) {
+    const bool ours = entry.source == device_path_ || (is_block && entry.device == status.st_rdev);
+    if (!ours || !entry.is_pbfs() || entry.root != "/" || entry.is_dead()) continue;
+    if (entry.mountpoint == mountpoint_ || geteuid() != 0) {
+      return ErrnoError(EBUSY, absl::StrCat("it is already mounted on ", entry.mountpoint));
+    }
+    if (mount(entry.mountpoint.c_str(), mountpoint_.c_str(), nullptr, MS_BIND, nullptr) != 0) {
+      return ErrnoError(errno, absl::StrCat("cannot bind ", entry.mountpoint, " to ", mountpoint_,
+                                            ": ", strerror(errno)));
+    }
+    return true;
+  }
+  return false;
+}
+
+// Whether another filesystem, a mirror or the like has the block device, as far as O_EXCL tells. A
+// dead mount of ours is cleared away.
+Status Server::CheckNobodyElseMounted() {
+  if (!lock_.is_block_device()) return OkStatus();
+  for (int tries = 0;; ++tries) {
+    const int fd = open(device_path_.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC);
+    if (fd >= 0) {
+      close(fd);
+      return OkStatus();
+    }
+    if (errno != EBUSY) return ErrnoError(errno, strerror(errno));
+    if (tries == kClaimTriesMax) break;
+    mount_device_ = lock_.device_number();
+    DetachDeadMounts();
+    std::this_thread::sleep_for(kClaimStep);
+  }
+  return ErrnoError(EBUSY, FindUser(lock_.fd()).value_or("it is in use"));
+}
+
+Status Server::OpenDevice() {
+  const bool read_only = (fcntl(lock_.fd(), F_GETFL) & O_ACCMODE) == O_RDONLY;
+  PBFS_ASSIGN_OR_RETURN(device_, UringDevice::Open(device_path_, {.read_only = read_only}));
+  if (!device_->warnings().empty()) logger_.Write(device_->warnings());
+  PBFS_ASSIGN_OR_RETURN(const FileSystem::ProbeResult probe, FileSystem::Probe(*device_));
+  for (const std::string& warning : probe.warnings) logger_.Write(warning);
+  if (probe.must_be_read_only && !options_.filesystem.read_only) {
+    logger_.Write("it has features this version can only read, mounting read-only");
+    options_.filesystem.read_only = true;
+    options_.kernel_flags |= MS_RDONLY;
+  }
+  logger_.SetUuid(FormatUuid(probe.superblock.uuid));
+  return OkStatus();
+}
+
+Status Server::MountKernel() {
+  const bool can = lock_.is_block_device() && geteuid() == 0;
+  if (options_.type == MountType::kFuseblk && !can) {
+    return ErrnoError(ENOTBLK, "type=fuseblk takes root and a block device");
+  }
+  if (options_.type == MountType::kFuse || !can) return MountKernelAs(false);
+  const Status status = MountKernelAs(true);
+  if (options_.type == MountType::kFuseblk || !MayTryPlainFuse(ErrnoOf(status))) return status;
+  if (status.ok()) return status;
+  logger_.Write(absl::StrCat("no fuseblk mount (", status.message(), "), using plain fuse"));
+  return MountKernelAs(false);
+}
+
+Status Server::MountKernelAs(bool fuseblk) {
+  fuseblk_ = fuseblk;
+  PBFS_ASSIGN_OR_RETURN(const int fd, MountKernelSide({.device = device_path_,
+                                                       .mountpoint = mountpoint_,
+                                                       .fuseblk = fuseblk,
+                                                       .allow_other = options_.allow_other,
+                                                       .flags = options_.kernel_flags,
+                                                       .words = options_.kernel_words}));
+  options_.session.workers.loops = LoopCount();
+  auto session = fuse::Session::Create(fd, options_.session);
+  Status status = session.status();
+  if (status.ok()) {
+    session_ = *std::move(session);
+    status = session_->ReceiveInit();
+  }
+  if (status.ok()) return OkStatus();
+  AbandonMount();
+  if (ErrnoOf(status) != EPERM) return status;
+  // The kernel gave us the superblock of another server.
+  return ErrnoError(EALREADY, "it is already mounted elsewhere");
+}
+
+Status Server::MountFileSystem() {
+  if (const auto entry = FindMountAt(mountpoint_)) mount_device_ = entry->device;
+  MountOptions& options = options_.filesystem;
+  if (!fuseblk_ && !options_.commit_interval_given) {
+    options.commit_interval_ns = kPlainCommitIntervalNs;
+  }
+  options.log = [this](const std::string& line) { logger_.Write(line); };
+  PBFS_ASSIGN_OR_RETURN(fs_, FileSystem::Mount(*device_, options));
+  const MountReport& report = fs_->mount_report();
+  if (report.replayed) {
+    logger_.Write(absl::StrCat("replayed ", report.checkpoints_replayed, " checkpoints (",
+                               report.blocks_replayed, " blocks), ", report.orphans,
+                               " orphaned files"));
+  }
+  for (const std::string& warning : report.warnings) logger_.Write(warning);
+  return OkStatus();
+}
+
+Status Server::Serve() {
+  PBFS_RETURN_IF_ERROR(session_->Start(*fs_));
+  TuneBackingDevice(mount_device_, fuseblk_);
+  session_->Prime(mountpoint_);
+  return OkStatus();
+}
+
+Status Server::Run() {
+  session_->WaitForEnd();
+  const Status status = fs_->Unmount();
+  if (!status.ok()) logger_.Write(WithContext(status, "unmount").ToString());
+  session_->Stop();
+  fs_.reset();
+  device_.reset();
+  lock_.Release();
+  session_->AnswerDestroy();
+  session_.reset();
+  // An aborted connection leaves its mounts behind.
+  DetachDeadMounts();
+  return status;
+}
+
+void Server::RequestUnmount() {
+  for (const MountEntry& entry : ReadMountTable()) {
+    if (entry.device != mount_device_ || !entry.is_pbfs()) continue;
+    if (UnmountKernelSide(entry.mountpoint, false).ok()) continue;
+    if (const Status status = UnmountKernelSide(entry.mountpoint, true); !status.ok()) {
+      logger_.Write(std::string(status.message()));
+    }
+  }
+}
+
+// Ends a mount whose INIT was not answered. First the connection: without a server the kernel must
+// not wait for one while it unmounts.
+void Server::AbandonMount() {
+  session_.reset();
+  UnmountKernelSide(mountpoint_, true).IgnoreError();
+}
+
+void Server::DetachDeadMounts() {
+  for (const MountEntry& entry : ReadMountTable()) {
+    if (entry.device == mount_device_ && entry.is_pbfs() && entry.is_dead()) {
+      UnmountKernelSide(entry.mountpoint, true).IgnoreError();
+    }
+  }
+}
+
+unsigned Server::LoopCount() const {
+  if (options_.workers != 0) return options_.workers;
+  return std::clamp(std::thread::hardware_concurrency(), 1u, kLoopsMax);
+}
+
+}  // namespace pbfs

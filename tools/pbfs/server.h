@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "fs/filesystem.h"
+#include "fs/fuse/session.h"
+#include "io/uring_device.h"
+#include "tools/pbfs/device_lock.h"
+#include "tools/pbfs/logger.h"
+#include "tools/pbfs/mount_options.h"
+
+namespace pbfs {
+
+// One mount, from the lock on the device to its release.
+class Server {
+ public:
+  // Mounted, log replayed, requests served when it returns. nullptr: the device was mounted elsewhere
+  // already and is now bind-mounted here. `mountpoint` is absolute and without symbolic links.
+  static StatusOr<std::unique_ptr<Server>> Mount(const std::string& device,
+                                                 const std::string& mountpoint,
+                                                 const PbfsOptions& options, Logger& logger);
+  ~Server();
+
+  // Serves until the filesystem is unmounted, then commits. An error: not everything was written.
+  Status Run();
+  // Unmounts, lazily where it is busy; Run() then ends. Any thread.
+  void RequestUnmount();
+
+ private:
+  Server(std::string device, std::string mountpoint, PbfsOptions options, Logger& logger);
+
+  // The steps of Mount(), in order.
+  Status LockDevice();
+  Status CheckNobodyElseMounted();
+  Status OpenDevice();
+  Status MountKernel();
+  Status MountKernelAs(bool fuseblk);
+  Status MountFileSystem();
+  Status Serve();
+
+  StatusOr<bool> BindIfMountedElsewhere();
+  void AbandonMount();
+  void DetachDeadMounts();
+  unsigned LoopCount() const;
+
+  const std::string device_path_;
+  const std::string mountpoint_;
+  PbfsOptions options_;
+  Logger& logger_;
+
+  // Destroyed from the last to the first.
+  DeviceLock lock_;
+  std::unique_ptr<UringDevice> device_;
+  std::unique_ptr<FileSystem> fs_;
+  std::unique_ptr<fuse::Session> session_;
+
+  bool bound_ = false;
+  bool fuseblk_ = false;
+  dev_t mount_device_ = 0;
+};
+
+}  // namespace pbfs

@@ -18,8 +18,9 @@ namespace pbfs {
 namespace {
 
 constexpr size_t kHugepageBytes = size_t{2} << 20;
-// Pages that may be spared for their hits, per eviction; the next one goes even if it was hit. Rarely
-// reached (each hit pays for one chance), it bounds the time under the queue lock to about 50 us.
+// Pages that may be spared for their hits, per eviction; the next one goes even if it was hit.
+// Rarely reached (each hit pays for one chance), it bounds the time under the queue lock to about
+// 50 us.
 constexpr int kSecondChancesMax = 1024;
 // Pages passed over because their mapping's lock is taken, per attempt.
 constexpr int kContendedMax = 32;
@@ -199,8 +200,9 @@ struct PageCache::Impl {
     ListOf(queue).PushNewest(page);
   }
   // The list whose oldest page is to go next; nullptr when all are empty.
-  PageList* VictimList() {
+  PageList* VictimList(bool data_only) {
     if (!drop.empty()) return &drop;
+    if (data_only) return nullptr;
     if (small.empty() && main.empty()) return nullptr;
     const bool small_is_full = small.count() * 10 >= small.count() + main.count();
     return main.empty() || (small_is_full && !small.empty()) ? &small : &main;
@@ -224,7 +226,7 @@ struct PageCache::Impl {
     if (hits < (in_main ? 1 : 2)) return false;
     page.hits.store(in_main ? static_cast<uint8_t>(hits - 1) : 0, std::memory_order_relaxed);
     ListOf(page.queue).Remove(page);
-    Push(page, kMain);
+    Push(page, page.counted_as_data ? kDrop : kMain);
     return true;
   }
 
@@ -241,6 +243,7 @@ struct PageCache::Impl {
   PageList small;
   PageList main;
   size_t parked_count = 0;
+  size_t data_frames = 0;  // Allocated as PageUse::kData and not free again.
 
   CondVar changed;
   size_t waiters = 0;
@@ -256,35 +259,35 @@ PageCache::PageCache(size_t budget_bytes)
 
 PageCache::~PageCache() { PBFS_DCHECK(frames_free() == frames_total_); }
 
-PageBuf* PageCache::Allocate() {
+PageBuf* PageCache::Allocate(PageUse use) {
   PageBuf* page = nullptr;
-  Take({&page, 1});
+  Take({&page, 1}, use);
   return page;
 }
 
-PageBuf* PageCache::TryAllocate() {
+PageBuf* PageCache::TryAllocate(PageUse use) {
   PageBuf* page = nullptr;
-  return TryTake({&page, 1}) ? page : nullptr;
+  return TryTake({&page, 1}, use) ? page : nullptr;
 }
 
-void PageCache::AllocateMany(size_t count, std::vector<PageBuf*>& out) {
+void PageCache::AllocateMany(size_t count, std::vector<PageBuf*>& out, PageUse use) {
   out.resize(out.size() + count);
-  Take(std::span(out).last(count));
+  Take(std::span(out).last(count), use);
 }
 
-bool PageCache::TryAllocateMany(size_t count, std::vector<PageBuf*>& out) {
+bool PageCache::TryAllocateMany(size_t count, std::vector<PageBuf*>& out, PageUse use) {
   out.resize(out.size() + count);
-  if (TryTake(std::span(out).last(count))) return true;
+  if (TryTake(std::span(out).last(count), use)) return true;
   out.resize(out.size() - count);
   return false;
 }
 
-bool PageCache::TryTake(std::span<PageBuf*> out) {
+bool PageCache::TryTake(std::span<PageBuf*> out, PageUse use) {
   PBFS_CHECK(out.size() <= frames_total_);
   for (int attempt = 0; attempt < kContendedAttemptsMax; ++attempt) {
     {
       MutexLock lock(mutex_);
-      const Outcome outcome = TakeLocked(out);
+      const Outcome outcome = TakeLocked(out, use);
       if (outcome != Outcome::kContended) return outcome == Outcome::kTaken;
     }
     std::this_thread::yield();
@@ -292,8 +295,8 @@ bool PageCache::TryTake(std::span<PageBuf*> out) {
   return false;
 }
 
-void PageCache::Take(std::span<PageBuf*> out) {
-  if (TryTake(out)) return;
+void PageCache::Take(std::span<PageBuf*> out, PageUse use) {
+  if (TryTake(out, use)) return;
   AnnounceBlocking();
   void (*handler)(void*) = nullptr;
   void* context = nullptr;
@@ -306,7 +309,7 @@ void PageCache::Take(std::span<PageBuf*> out) {
   for (;;) {
     if (handler != nullptr) handler(context);
     MutexLock lock(mutex_);
-    const Outcome outcome = TakeLocked(out);
+    const Outcome outcome = TakeLocked(out, use);
     if (outcome == Outcome::kTaken) return;
     // Whatever makes a page evictable or free takes mutex_ and sees the waiter; only pages passed
     // over for a taken lock come without notice.
@@ -317,19 +320,30 @@ void PageCache::Take(std::span<PageBuf*> out) {
   }
 }
 
-PageCache::Outcome PageCache::TakeLocked(std::span<PageBuf*> out) {
-  while (FreeCountLocked() < out.size()) {
-    const Outcome outcome = EvictOneLocked();
+PageCache::Outcome PageCache::TakeLocked(std::span<PageBuf*> out, PageUse use) {
+  const bool data = use == PageUse::kData;
+  PBFS_CHECK(!data || out.size() <= data_frames_max());
+  while (data && impl_->data_frames + out.size() > data_frames_max()) {
+    const Outcome outcome = EvictOneLocked(/*data_only=*/true);
     if (outcome != Outcome::kTaken) return outcome;
   }
-  for (PageBuf*& page : out) page = PopFreeLocked();
+  while (FreeCountLocked() < out.size()) {
+    const Outcome outcome = EvictOneLocked(/*data_only=*/false);
+    if (outcome != Outcome::kTaken) return outcome;
+  }
+  for (PageBuf*& page : out) {
+    page = PopFreeLocked();
+    page->counted_as_data = data;
+  }
+  if (data) impl_->data_frames += out.size();
   return Outcome::kTaken;
 }
 
-PageCache::Outcome PageCache::EvictOneLocked() {
+// Clean data is always on the drop list, and nothing else is.
+PageCache::Outcome PageCache::EvictOneLocked(bool data_only) {
   int chances = 0;
   int contended = 0;
-  while (PageList* list = impl_->VictimList()) {
+  while (PageList* list = impl_->VictimList(data_only)) {
     PageBuf& page = *list->oldest();
     if (impl_->ParkIfPinned(page)) continue;
     if (chances < kSecondChancesMax && impl_->SpareIfHit(page)) {
@@ -382,6 +396,10 @@ PageBuf* PageCache::PopFreeLocked() {
 void PageCache::PushFreeLocked(PageBuf& page) {
   PBFS_CHECK(!page.writeback);
   PBFS_CHECK(page.log_item == nullptr);
+  if (page.counted_as_data) {
+    PBFS_CHECK(impl_->data_frames > 0);
+    --impl_->data_frames;
+  }
   page.pins.store(0, std::memory_order_relaxed);
   page.queue = kFree;
   page.queue_prev = nullptr;
@@ -406,7 +424,7 @@ void PageCache::LastUnpin(PageBuf& page) {
     return;
   }
   if (!IsParked(page.queue) || page.pin_count() != 0) return;
-  const Queue queue = page.queue == kParkedMain ? kMain : kSmall;
+  const Queue queue = page.counted_as_data ? kDrop : page.queue == kParkedMain ? kMain : kSmall;
   LeaveQueueLocked(page);
   impl_->Push(page, queue);
   WakeLocked();
@@ -436,7 +454,8 @@ void PageCache::Enqueue(PageBuf& page, uint64_t key, bool drop_first) {
   PBFS_CHECK((page.pins.load(std::memory_order_relaxed) & PageBuf::kMapped) != 0);
   page.ghost_key = FoldKey(key);
   const bool known = impl_->ghost.Take(page.ghost_key);
-  impl_->Push(page, drop_first ? kDrop : known ? kMain : kSmall);
+  const bool drop = drop_first || page.counted_as_data;
+  impl_->Push(page, drop ? kDrop : known ? kMain : kSmall);
   WakeLocked();
 }
 

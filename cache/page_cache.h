@@ -46,6 +46,7 @@ struct PageBuf {
 
   // Data pages (FilePages).
   bool dirty = false;
+  bool counted_as_data = false;  // PageUse::kData; guarded by the queue lock.
   bool writeback = false;  // A device write of this frame is in flight: contents are frozen.
   bool error = false;      // Its last writeback failed; stays dirty in memory.
   bool delalloc = false;   // Holds a space reservation: no block allocated on disk yet.
@@ -65,6 +66,9 @@ struct PageBuf {
 };
 // PageBufs are budgeted beside the frames: 3 % at most.
 static_assert(sizeof(PageBuf) <= 128);
+
+// What a frame is allocated for.
+enum class PageUse : uint8_t { kData, kMetadata };
 
 // What pages belong to: the block cache (metadata) or one file's pages.
 class Mapping {
@@ -104,12 +108,17 @@ class PageCache {
   // A private page with one pin, contents undefined. Evicts as needed. Allocate() waits
   // (AnnounceBlocking) until a frame is free or evictable; TryAllocate() gives nullptr instead.
   // REQUIRES: no lock of a mapping is held.
-  PageBuf* Allocate() ABSL_LOCKS_EXCLUDED(mutex_);
-  PageBuf* TryAllocate() ABSL_LOCKS_EXCLUDED(mutex_);
+  //
+  // Data frames never take more than data_frames_max(): a transaction that needs a metadata block
+  // must not wait for writeback of data, whose end needs a transaction.
+  PageBuf* Allocate(PageUse use = PageUse::kMetadata) ABSL_LOCKS_EXCLUDED(mutex_);
+  PageBuf* TryAllocate(PageUse use = PageUse::kMetadata) ABSL_LOCKS_EXCLUDED(mutex_);
   // Appends `count` pages to `out`, all or nothing; holds none while it waits.
   // REQUIRES: count <= frames_total().
-  bool TryAllocateMany(size_t count, std::vector<PageBuf*>& out) ABSL_LOCKS_EXCLUDED(mutex_);
-  void AllocateMany(size_t count, std::vector<PageBuf*>& out) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool TryAllocateMany(size_t count, std::vector<PageBuf*>& out, PageUse use = PageUse::kMetadata)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void AllocateMany(size_t count, std::vector<PageBuf*>& out, PageUse use = PageUse::kMetadata)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // REQUIRES: the caller holds a pin already, or the lock of the page's mapping.
   static void Pin(PageBuf& page) { page.pins.fetch_add(1, std::memory_order_relaxed); }
@@ -144,6 +153,7 @@ class PageCache {
   void NotifyReclaimable() ABSL_LOCKS_EXCLUDED(mutex_);
 
   size_t frames_total() const { return frames_total_; }
+  size_t data_frames_max() const { return frames_total_ - frames_total_ * 9 / 20; }
   size_t frames_free() const ABSL_LOCKS_EXCLUDED(mutex_);
   struct Stats {
     uint64_t evictions = 0;
@@ -174,10 +184,10 @@ class PageCache {
 
   void LastUnpin(PageBuf& page) ABSL_LOCKS_EXCLUDED(mutex_);
   // Fill `out`, all or nothing; Take() waits.
-  void Take(std::span<PageBuf*> out) ABSL_LOCKS_EXCLUDED(mutex_);
-  bool TryTake(std::span<PageBuf*> out) ABSL_LOCKS_EXCLUDED(mutex_);
-  Outcome TakeLocked(std::span<PageBuf*> out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Outcome EvictOneLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Take(std::span<PageBuf*> out, PageUse use) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool TryTake(std::span<PageBuf*> out, PageUse use) ABSL_LOCKS_EXCLUDED(mutex_);
+  Outcome TakeLocked(std::span<PageBuf*> out, PageUse use) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Outcome EvictOneLocked(bool data_only) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   PageBuf* PopFreeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PushFreeLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeaveQueueLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -158,7 +158,7 @@ Status FileSystemImpl::PrepareRead(ReadOperation& operation) {
   }
   if (frames_needed == 0) return OkStatus();
   std::vector<PageBuf*> frames;
-  pages_.AllocateMany(frames_needed, frames);
+  pages_.AllocateMany(frames_needed, frames, PageUse::kData);
   size_t next = 0;
   for (const Missing& run : missing) {
     auto request = std::make_unique<IoRequest>();
@@ -217,29 +217,33 @@ void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePa
   }
 }
 
-StatusOr<uint64_t> FileSystemImpl::CountHoles(Inode& inode, uint64_t first, uint64_t count) {
+// Which pages of the range lie in a hole and hold no promise. One look at map and pages together:
+// under the inode's lock no round can move a page from "promised" to "in the map".
+StatusOr<std::vector<bool>> FileSystemImpl::FreshPages(Inode& inode, uint64_t first,
+                                                       uint64_t count) {
+  std::vector<bool> fresh(count, false);
   ReaderLock lock(inode.lock);
   ExtentMap map(reader_, space_, inode.disk);
-  uint64_t holes = 0;
   for (uint64_t at = first; at < first + count;) {
     Extent extent;
     PBFS_ASSIGN_OR_RETURN(extent, map.Lookup(at, static_cast<uint32_t>(first + count - at)));
-    if (extent.is_hole()) holes += extent.length;
+    const bool some_promised =
+        extent.is_hole() && inode.pages.CountDelalloc(at, extent.length) > 0;
+    for (uint64_t i = at; extent.is_hole() && i < at + extent.length; ++i) {
+      fresh[i - first] = !some_promised || inode.pages.CountDelalloc(i, 1) == 0;
+    }
     at += extent.length;
   }
-  return holes;
+  return fresh;
 }
 
-// Promises space for the blocks of the range that have none yet.
-Status FileSystemImpl::ReserveRange(const InodeRef& inode, uint64_t first, uint64_t count,
-                                    uint64_t* reserved) {
+StatusOr<std::vector<bool>> FileSystemImpl::ReserveRange(const InodeRef& inode, uint64_t first,
+                                                         uint64_t count) {
   for (int attempt = 0;; ++attempt) {
-    // Read before the map: a block leaves "delalloc" only after it is in the map.
-    const uint64_t promised = inode->pages.CountDelalloc(first, count);
-    uint64_t holes = 0;
-    PBFS_ASSIGN_OR_RETURN(holes, CountHoles(*inode, first, count));
-    *reserved = holes > promised ? holes - promised : 0;
-    if (writeback_->ReserveFor(*inode, *reserved)) return OkStatus();
+    std::vector<bool> fresh;
+    PBFS_ASSIGN_OR_RETURN(fresh, FreshPages(*inode, first, count));
+    const auto needed = static_cast<uint64_t>(std::count(fresh.begin(), fresh.end(), true));
+    if (writeback_->ReserveFor(*inode, needed)) return fresh;
     if (attempt == 1) return ErrnoError(ENOSPC, "no space left");
     MakeRoom();
     PBFS_RETURN_IF_ERROR(log_->ForceAll());
@@ -254,7 +258,7 @@ Status FileSystemImpl::FillPage(const InodeRef& inode, uint64_t index) {
     PBFS_ASSIGN_OR_RETURN(extent, ExtentMap(reader_, space_, inode->disk).Lookup(index, 1));
   }
   if (extent.is_hole() || extent.unwritten) return OkStatus();
-  PageBuf* frame = pages_.Allocate();
+  PageBuf* frame = pages_.Allocate(PageUse::kData);
   const int error = ReadSync(device_, extent.block * kBlockBytes, frame->data, kPageBytes);
   if (error != 0) {
     pages_.Unpin(*frame);
@@ -279,7 +283,7 @@ Status FileSystemImpl::ZeroOldTail(const InodeRef& inode) {
   // Dirty pages have zeroes behind the end already, and reach the disk before a larger size does.
   if (inode->pages.IsDirtyOrDelalloc(index)) return OkStatus();
   PBFS_RETURN_IF_ERROR(FillPage(inode, index));
-  PageBuf* spare = pages_.Allocate();
+  PageBuf* spare = pages_.Allocate(PageUse::kData);
   if (inode->pages.ZeroTail(index, size % kPageBytes, *spare, NowNs())) {
     writeback_->MarkDirty(inode);
   }
@@ -305,15 +309,9 @@ Status FileSystemImpl::WriteLocked(const InodeRef& inode, uint64_t offset_bytes,
   if (end % kPageBytes != 0 && end < size) {
     PBFS_RETURN_IF_ERROR(FillPage(inode, last));
   }
-  uint64_t reserved = 0;
-  PBFS_RETURN_IF_ERROR(ReserveRange(inode, first, last - first + 1, &reserved));
-  const StatusOr<uint64_t> copied = InsertPages(inode, offset_bytes, payload, size);
-  // The map was read twice; a round that committed in between turned promises into blocks.
-  if (copied.ok() && *copied < reserved) writeback_->Unpromise(*inode, reserved - *copied);
-  if (!copied.ok()) {
-    writeback_->Unpromise(*inode, reserved);
-    return copied.status();
-  }
+  std::vector<bool> fresh;
+  PBFS_ASSIGN_OR_RETURN(fresh, ReserveRange(inode, first, last - first + 1));
+  InsertPages(inode, offset_bytes, payload, size, fresh);
   if (end > size) inode->size.store(end, std::memory_order_release);
   if (!flags.from_page_cache) {
     MutexLock lock(inode->writeback_lock);
@@ -323,29 +321,19 @@ Status FileSystemImpl::WriteLocked(const InodeRef& inode, uint64_t offset_bytes,
   return OkStatus();
 }
 
-// Puts the payload into the file's pages. Returns how many of them became delalloc.
-StatusOr<uint64_t> FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t offset_bytes,
-                                               const WritePayload& payload, uint64_t size) {
+// Puts the payload into the file's pages; `fresh` ones take over their promise.
+void FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t offset_bytes,
+                                 const WritePayload& payload, uint64_t size,
+                                 const std::vector<bool>& fresh) {
   const uint64_t end = offset_bytes + payload.data.size_bytes();
+  const uint64_t first = offset_bytes / kPageBytes;
   const int64_t now = NowNs();
   const bool aligned = offset_bytes % kPageBytes == 0 && payload.frames != nullptr;
-  uint64_t became_delalloc = 0;
-  Extent extent;
   for (uint64_t at = offset_bytes; at < end;) {
     const uint64_t index = at / kPageBytes;
     const size_t offset = at % kPageBytes;
     const size_t count = std::min<uint64_t>(end - at, kPageBytes - offset);
-    bool delalloc = false;
-    if (inode->pages.CountDelalloc(index, 1) == 0) {
-      if (extent.length == 0 || index >= extent.file_block + extent.length) {
-        ReaderLock lock(inode->lock);
-        PBFS_ASSIGN_OR_RETURN(extent, ExtentMap(reader_, space_, inode->disk)
-                                          .Lookup(index, static_cast<uint32_t>(
-                                                             (end - 1) / kPageBytes - index + 1)));
-      }
-      delalloc = extent.is_hole();
-      became_delalloc += delalloc ? 1 : 0;
-    }
+    const bool delalloc = fresh[index - first];
     const size_t frame_index = (at - offset_bytes) / kPageBytes;
     // A page that ends at or behind the end of file is whole too: the rest reads as zeroes.
     if (aligned && (count == kPageBytes || at + count >= size) &&
@@ -355,11 +343,10 @@ StatusOr<uint64_t> FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t o
       inode->pages.InsertDirty(index, *frame, delalloc, now);
     } else {
       inode->pages.WritePartial(index, offset, payload.data, at - offset_bytes, count, delalloc,
-                                *pages_.Allocate(), now);
+                                *pages_.Allocate(PageUse::kData), now);
     }
     at += count;
   }
-  return became_delalloc;
 }
 
 // ---- Fsync, seek ----------------------------------------------------------------------------------

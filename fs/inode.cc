@@ -68,6 +68,7 @@ StatusOr<InodeRef> InodeTable::Get(InodeNumber ino) {
       }
       if (entry->loaded) {
         Inode& found = *entry;
+        if (found.doomed) return ErrnoError(ESTALE, absl::StrCat("inode ", ino, ": was freed"));
         if (found.on_lru) {
           lru_.erase(found.lru);
           found.on_lru = false;

@@ -21,6 +21,31 @@
 
 namespace pbfs {
 
+struct Inode;
+class InodeTable;
+
+// A pin on an Inode. Move-only.
+class InodeRef {
+ public:
+  InodeRef() = default;
+  InodeRef(InodeTable& table, Inode& inode) : table_(&table), inode_(&inode) {}  // Adopts a pin.
+  InodeRef(InodeRef&& other) noexcept : table_(other.table_), inode_(other.inode_) {
+    other.inode_ = nullptr;
+  }
+  InodeRef& operator=(InodeRef&& other) noexcept;
+  ~InodeRef() { Reset(); }
+  void Reset();
+  InodeRef Clone() const;
+
+  Inode* operator->() const { return inode_; }
+  Inode& operator*() const { return *inode_; }
+  explicit operator bool() const { return inode_ != nullptr; }
+
+ private:
+  InodeTable* table_ = nullptr;
+  Inode* inode_ = nullptr;
+};
+
 // An inode in memory. Kept by InodeTable; used through an InodeRef, which pins it.
 struct Inode {
   Inode(PageCache& cache, InodeNumber number) : ino(number), pages(cache, number) {}
@@ -57,8 +82,9 @@ struct Inode {
   // Modification time of writes that did not come from the kernel's page cache, until a transaction
   // takes it over.
   std::optional<Time> pending_mtime ABSL_GUARDED_BY(writeback_lock);
-  // On the list of inodes with dirty pages (holds a pin); guarded by that list's lock.
+  // On Writeback's list of dirty inodes, which pins it; guarded by that list's lock.
   bool on_dirty_list = false;
+  std::list<InodeRef>::iterator dirty_position;
 
   // --- InodeTable's, under its lock
   uint32_t pins = 0;
@@ -66,30 +92,6 @@ struct Inode {
   bool doomed = false;  // Leaves the table with its last pin.
   std::list<Inode*>::iterator lru;
   bool on_lru = false;
-};
-
-class InodeTable;
-
-// A pin on an Inode. Move-only.
-class InodeRef {
- public:
-  InodeRef() = default;
-  InodeRef(InodeTable& table, Inode& inode) : table_(&table), inode_(&inode) {}  // Adopts a pin.
-  InodeRef(InodeRef&& other) noexcept : table_(other.table_), inode_(other.inode_) {
-    other.inode_ = nullptr;
-  }
-  InodeRef& operator=(InodeRef&& other) noexcept;
-  ~InodeRef() { Reset(); }
-  void Reset();
-  InodeRef Clone() const;
-
-  Inode* operator->() const { return inode_; }
-  Inode& operator*() const { return *inode_; }
-  explicit operator bool() const { return inode_ != nullptr; }
-
- private:
-  InodeTable* table_ = nullptr;
-  Inode* inode_ = nullptr;
 };
 
 // Inodes in memory (a bounded cache) and the kernel's references to inodes (one small number each,

@@ -48,7 +48,7 @@ Status FileSystemImpl::Shrink(const InodeRef& inode, uint64_t size) {
     if (!inode->pages.IsDirtyOrDelalloc(last)) {
       inode->pages.Drop(last, last);  // Read again, it is masked.
     } else {
-      inode->pages.ZeroTail(last, size % kPageBytes, *pages_.Allocate(), NowNs());
+      inode->pages.ZeroTail(last, size % kPageBytes, *pages_.Allocate(PageUse::kData), NowNs());
     }
   }
   inode->size.store(size, std::memory_order_release);

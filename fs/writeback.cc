@@ -55,7 +55,7 @@ void Writeback::Stop() {
     extent_wake_.SignalAll();
   }
   if (extent_worker_.joinable()) extent_worker_.join();
-  std::deque<InodeRef> dirty;
+  std::list<InodeRef> dirty;
   MutexLock lock(mutex_);
   dirty.swap(dirty_);
 }
@@ -96,6 +96,7 @@ void Writeback::MarkDirty(const InodeRef& inode) {
     if (!inode->on_dirty_list) {
       inode->on_dirty_list = true;
       dirty_.push_back(inode.Clone());
+      inode->dirty_position = std::prev(dirty_.end());
     }
     wake = pages_.dirty_pages.load(std::memory_order_relaxed) >
                static_cast<int64_t>(options_.dirty_background_pages) &&
@@ -141,20 +142,15 @@ void Writeback::ReleaseThrottled() {
   }
 }
 
-// Unpins inodes that have nothing dirty any more.
-void Writeback::DropClean() {
-  std::vector<InodeRef> clean;  // Unpinned after the lock.
+// Unpins an inode that has nothing dirty any more.
+void Writeback::DropIfClean(Inode& inode) {
+  std::list<InodeRef> clean;  // Unpinned after the lock.
   MutexLock lock(mutex_);
-  std::deque<InodeRef> keep;
-  for (InodeRef& inode : dirty_) {
-    if (inode->pages.dirty_count() == 0 && inode->pages.writeback_count() == 0) {
-      inode->on_dirty_list = false;
-      clean.push_back(std::move(inode));
-    } else {
-      keep.push_back(std::move(inode));
-    }
+  if (!inode.on_dirty_list || inode.pages.dirty_count() > 0 || inode.pages.writeback_count() > 0) {
+    return;
   }
-  dirty_.swap(keep);
+  inode.on_dirty_list = false;
+  clean.splice(clean.end(), dirty_, inode.dirty_position);
 }
 
 std::vector<InodeRef> Writeback::DueInodes(bool all) {
@@ -379,9 +375,9 @@ void Writeback::ExtentLoop() {
                                       std::strerror(piece.error)));
       }
       FinishRound(*round);
+      DropIfClean(*round->inode);
     }
     batch->rounds.clear();
-    DropClean();
     ReleaseThrottled();
     MutexLock lock(mutex_);
     --batches_in_flight_;

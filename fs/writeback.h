@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <string>
 #include <thread>
@@ -109,7 +110,7 @@ class Writeback {
   void FlusherLoop();
   void ExtentLoop();
   std::vector<InodeRef> DueInodes(bool all) ABSL_LOCKS_EXCLUDED(mutex_);
-  void DropClean() ABSL_LOCKS_EXCLUDED(mutex_);
+  void DropIfClean(Inode& inode) ABSL_LOCKS_EXCLUDED(mutex_);
   void ReleaseThrottled() ABSL_LOCKS_EXCLUDED(mutex_);
 
   BlockDevice& device_;
@@ -124,7 +125,7 @@ class Writeback {
   CondVar flusher_wake_;
   CondVar extent_wake_;
   CondVar idle_;
-  std::deque<InodeRef> dirty_ ABSL_GUARDED_BY(mutex_);
+  std::list<InodeRef> dirty_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::unique_ptr<Batch>> completed_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::function<void()>> throttled_ ABSL_GUARDED_BY(mutex_);
   size_t batches_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;

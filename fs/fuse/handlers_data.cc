@@ -124,7 +124,7 @@ void HandleLseek(fuse_req_t request, fuse_ino_t nodeid, off_t offset, int whence
   Session& session = SessionOf(request);
   session.seek_helper().Queue([&session, request, nodeid, offset, whence,
                                token = session.NewToken()] {
-    session.InvalidatePages(nodeid);
+    session.CollectDirtyPages(nodeid);
     const auto found =
         session.fs().Seek(session.InodeOf(nodeid), static_cast<uint64_t>(offset), whence);
     if (!found.ok()) return ReplyStatus(request, found.status());

@@ -13,7 +13,7 @@ ReceiveFrames::~ReceiveFrames() {
 
 void ReceiveFrames::Refill() {
   if (frames_.size() == kCount) return;
-  cache_.AllocateMany(kCount - frames_.size(), frames_);
+  cache_.AllocateMany(kCount - frames_.size(), frames_, PageUse::kData);
   segments_valid_ = false;
 }
 

@@ -11,9 +11,9 @@
 namespace pbfs::fuse {
 
 // Answers SEEK_DATA and SEEK_HOLE. The kernel asks without writing its dirty pages first, so data just
-// written would be taken for a hole: the file is invalidated, which makes the kernel send those pages,
-// and the question is answered after that. The invalidation waits for our replies to those WRITEs, so
-// it must not happen on a worker that drives a loop. Thread-safe.
+// written would be taken for a hole: it is made to send those pages, and the question is answered
+// after that. It waits for our replies to those WRITEs meanwhile, so this must not happen on a worker
+// that drives a loop. Thread-safe.
 class SeekHelper {
  public:
   // `job` runs on the helper's thread, in order.

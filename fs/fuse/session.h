@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -8,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/mutex.h"
 #include "base/status.h"
 #include "fs/filesystem.h"
 #include "fs/fuse/in_flight.h"
@@ -46,7 +49,7 @@ class Session : private WorkerPool::Processor {
   Status ReceiveInit();
   // Answers it; requests are served when it returns. `fs` is borrowed until Stop().
   Status Start(FileSystem& fs);
-  // Opens a file and the root through the kernel, at `mountpoint`, so that it learns to leave out
+  // Opens the root and a file through the kernel, at `mountpoint`, so that it learns to leave out
   // later OPENs. Not on a worker thread.
   void Prime(const std::string& mountpoint);
   // Blocks until the filesystem is unmounted or the connection is gone, and every request answered.
@@ -67,9 +70,9 @@ class Session : private WorkerPool::Processor {
   bool IsPrimeName(uint64_t parent, std::string_view name) const {
     return parent == kRootNodeId && name == prime_name_;
   }
-  // Has the kernel write the file's dirty pages to us and forget all its pages. Waits for requests
-  // of its own: never on a worker thread.
-  void InvalidatePages(uint64_t nodeid);
+  // Has the kernel send us the file's dirty pages, and waits until they are answered: never on a
+  // worker thread.
+  void CollectDirtyPages(uint64_t nodeid);
   // Agrees on the connection's features.
   void Negotiate(fuse_conn_info& connection) const;
 
@@ -86,6 +89,7 @@ class Session : private WorkerPool::Processor {
   // A reply without a body, past libfuse. `error`: 0 or a positive errno.
   void SendError(uint64_t unique, int error);
   void SyncFs(uint64_t unique);
+  bool SyncThroughMount(uint64_t nodeid);
 
   static ssize_t WritevHook(int fd, iovec* segments, int count, void* session);
   static ssize_t ReadHook(int fd, void* buffer, size_t length, void* session);
@@ -102,6 +106,13 @@ class Session : private WorkerPool::Processor {
   InFlight in_flight_;
   std::unique_ptr<SeekHelper> seek_helper_;
   std::unique_ptr<WorkerPool> workers_;
+  // Where we are mounted, and the device number there; set by Prime().
+  struct Place {
+    std::string mountpoint;
+    dev_t device = 0;
+  };
+  Mutex place_mutex_;
+  Place place_ ABSL_GUARDED_BY(place_mutex_);
   // The unique number of the DESTROY request; 0: none (yet).
   std::atomic<uint64_t> destroy_unique_{0};
 };

@@ -396,6 +396,31 @@ TEST_F(DirectoryTest, BadTreeRecordsAreFound) {
   }
 }
 
+// An inode that its verifier accepts does no harm, whatever it holds.
+TEST_F(DirectoryTest, MutilatedInlineContentIsSurvived) {
+  space_.TolerateDamage();
+  std::mt19937_64 random(37);
+  for (uint64_t i = 0; i < 12; ++i) PBFS_EXPECT_OK(Insert(absl::StrCat("name", i), Ino(i)));
+  int accepted = 0;
+  for (int round = 0; round < 3000; ++round) {
+    DiskInode copy = inode_;
+    Mutilate(random, reinterpret_cast<uint8_t*>(&copy), sizeof copy);
+    copy.entries = random() % 2 == 0 ? 12 : copy.entries;
+    if (copy.mode == 0 || !S_ISDIR(copy.mode)) continue;
+    if (!VerifyInode(copy, kDirectory, superblock_).ok()) continue;
+    ++accepted;
+    std::unique_ptr<Transaction> transaction = Begin();
+    Directory directory(reader_, space_, hash_, copy);
+    (void)directory.Find("name1");
+    (void)directory.Insert(*transaction, "other", Ino(9), DT_REG);
+    (void)directory.Replace(*transaction, "name2", Ino(9), DT_REG);
+    for (uint64_t i = 0; i < 12; ++i) (void)directory.Remove(*transaction, absl::StrCat("name", i));
+    (void)directory.Insert(*transaction, std::string(255, 'x'), Ino(9), DT_REG);
+    (void)directory.Insert(*transaction, std::string(254, 'x'), Ino(9), DT_REG);
+  }
+  EXPECT_GT(accepted, 100);
+}
+
 TEST_F(DirectoryTest, EntriesCountThatIsTooSmallIsFound) {
   PBFS_EXPECT_OK(Insert("a", Ino(1)));
   inode_.entries = 0;

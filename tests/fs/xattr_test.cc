@@ -308,5 +308,32 @@ TEST_F(DamagedXattrTest, BadHeadsAreFound) {
   expect_corrupt({1, 0, 0, 0, 2, 'a', 0, 'b'});  // NUL in the name.
 }
 
+// An inode that its verifier accepts does no harm, whatever it holds.
+TEST_F(XattrTest, MutilatedInlineContentIsSurvived) {
+  space_.TolerateDamage();
+  std::mt19937_64 random(41);
+  for (int i = 0; i < 8; ++i) PBFS_EXPECT_OK(Set(absl::StrCat("user.", i), MakeValue(1, 10)));
+  int accepted = 0;
+  for (int round = 0; round < 3000; ++round) {
+    DiskInode copy = inode_;
+    uint8_t* const area = copy.inline_area + kInlineBytes - copy.attr_bytes;
+    Mutilate(random, area, copy.attr_bytes);
+    if (random() % 4 == 0) {
+      copy.attr_format = static_cast<uint8_t>(random() % 3);
+      copy.attr_bytes = static_cast<uint16_t>(random() % 2 == 0 ? 16 : random() % 440);
+    }
+    if (!VerifyInode(copy, kInode, superblock_).ok()) continue;
+    ++accepted;
+    std::unique_ptr<Transaction> transaction = Begin();
+    Xattrs xattrs(reader_, space_, *hash_, copy);
+    (void)xattrs.List();
+    (void)xattrs.Get("user.3");
+    (void)xattrs.Set(*transaction, "user.4", MakeValue(1, 40), 0);
+    (void)xattrs.Set(*transaction, "user.5", MakeValue(1, 3000), 0);
+    for (int i = 0; i < 8; ++i) (void)xattrs.Remove(*transaction, absl::StrCat("user.", i));
+  }
+  EXPECT_GT(accepted, 100);
+}
+
 }  // namespace
 }  // namespace pbfs

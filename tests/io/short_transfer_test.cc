@@ -19,6 +19,8 @@ std::atomic<int> g_fail_count{0};
 std::atomic<int> g_call_count{0};
 std::atomic<int> g_unaligned_count{0};
 std::atomic<int> g_dsync_count{0};
+// What fallocate fails with; 0: it is passed on.
+std::atomic<int> g_fallocate_error{0};
 
 bool Refuse() {
   ++g_call_count;
@@ -57,6 +59,13 @@ ssize_t preadv2(int fd, const iovec* segments, int count, off_t offset, int flag
 ssize_t pwritev2(int fd, const iovec* segments, int count, off_t offset, int flags) {
   return Call(SYS_pwritev2, fd, segments, count, offset, flags);
 }
+int fallocate(int fd, int mode, off_t offset, off_t length) {
+  if (g_fallocate_error.load() == 0) {
+    return static_cast<int>(syscall(SYS_fallocate, fd, mode, offset, length));
+  }
+  errno = g_fallocate_error.load();
+  return -1;
+}
 }
 
 namespace pbfs {
@@ -75,9 +84,10 @@ class ShortTransferTest : public ::testing::Test {
   ~ShortTransferTest() override {
     g_call_bytes_max = 0;
     g_fail_count = 0;
+    g_fallocate_error = 0;
   }
 
-  TempFile file_{4 << 20};
+  TempFile file_{12 << 20};
   std::unique_ptr<UringDevice> device_;
 };
 
@@ -125,6 +135,36 @@ TEST_F(ShortTransferTest, EveryStepOfAFuaWriteAsksForStableData) {
   EXPECT_EQ(g_dsync_count.load(), 0);
   ASSERT_EQ(WriteSync(*device_, 0, data.data(), data.size(), /*fua=*/true), 0);
   EXPECT_EQ(g_dsync_count.load(), 4);
+}
+
+TEST_F(ShortTransferTest, WritesZerosItselfWhereTheHostHasNoCallForIt) {
+  AlignedMemory data(12 << 20);
+  data.Fill(5);
+  ASSERT_EQ(WriteSync(*device_, 0, data.data(), data.size()), 0);
+  g_fallocate_error = EOPNOTSUPP;
+  g_call_count = 0;
+  constexpr uint64_t kOffset = 4096 + 512;
+  constexpr uint64_t kLength = (9 << 20) + 1536;  // More than two transfers.
+  ASSERT_EQ(RunRange(*device_, IoOp::kWriteZeroes, kOffset, kLength), 0);
+  EXPECT_EQ(g_call_count.load(), 3);
+  g_call_bytes_max = 100 * 1024;
+  ASSERT_EQ(RunRange(*device_, IoOp::kWriteZeroes, 11 << 20, 512 << 10), 0);
+  g_call_bytes_max = 0;
+  AlignedMemory in(12 << 20);
+  ASSERT_EQ(ReadSync(*device_, 0, in.data(), in.size()), 0);
+  std::memset(data.data() + kOffset, 0, kLength);
+  std::memset(data.data() + (11 << 20), 0, 512 << 10);
+  EXPECT_TRUE(in == data);
+}
+
+TEST_F(ShortTransferTest, ADiscardTheHostRefusesFailsAndOneKnownInAdvanceIsDeclared) {
+  g_fallocate_error = EOPNOTSUPP;
+  EXPECT_TRUE(device_->geometry().can_discard);
+  EXPECT_EQ(RunRange(*device_, IoOp::kDiscard, 0, 4096), EOPNOTSUPP);
+  const auto other = UringDevice::Open(file_.path(), {});
+  ASSERT_TRUE(other.ok());
+  EXPECT_FALSE((*other)->geometry().can_discard);
+  EXPECT_EQ(RunRange(**other, IoOp::kDiscard, 0, 4096), EOPNOTSUPP);
 }
 
 TEST_F(ShortTransferTest, RetriesInterruptedCalls) {

@@ -53,27 +53,28 @@ inline bool AllBytesAre(const std::byte* bytes, size_t length_bytes, int value) 
   return true;
 }
 
-// A file that goes away with the object.
+// A file that goes away with the object, or with the process (death tests abort).
 class TempFile {
  public:
   explicit TempFile(uint64_t size_bytes) {
     char name[] = "/tmp/pbfs-io-test-XXXXXX";
-    const int fd = mkstemp(name);
-    EXPECT_GE(fd, 0);
-    path_ = name;
-    EXPECT_EQ(ftruncate(fd, static_cast<off_t>(size_bytes)), 0);
-    close(fd);
+    fd_ = mkstemp(name);
+    EXPECT_GE(fd_, 0);
+    EXPECT_EQ(unlink(name), 0);
+    path_ = "/proc/self/fd/" + std::to_string(fd_);
+    Truncate(size_bytes);
   }
-  ~TempFile() { unlink(path_.c_str()); }
+  ~TempFile() { close(fd_); }
   TempFile(const TempFile&) = delete;
   TempFile& operator=(const TempFile&) = delete;
 
   const std::string& path() const { return path_; }
   void Truncate(uint64_t size_bytes) {
-    EXPECT_EQ(truncate(path_.c_str(), static_cast<off_t>(size_bytes)), 0);
+    EXPECT_EQ(ftruncate(fd_, static_cast<off_t>(size_bytes)), 0);
   }
 
  private:
+  int fd_ = -1;
   std::string path_;
 };
 

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <random>
 #include <set>
 #include <string>
 #include <utility>
@@ -49,16 +51,19 @@ class CountingNodeSpace : public NodeSpace {
     return block;
   }
   void FreeNode(Transaction& transaction, BlockNumber block) override {
-    EXPECT_EQ(live_.erase(block), 1u) << "block " << block << " freed but not in use";
+    const bool in_use = live_.erase(block) != 0;
+    EXPECT_TRUE(in_use || damaged_) << "block " << block << " freed but not in use";
     ++frees_;
     transaction.Cancel(block);
-    transaction.OnAbort([this, block] { live_.insert(block); });
+    if (in_use) transaction.OnAbort([this, block] { live_.insert(block); });
   }
 
   const std::set<BlockNumber>& live() const { return live_; }
   uint64_t frees() const { return frees_; }
   // Lets that many more allocations succeed.
   void LimitAllocations(uint64_t count) { allocations_left_ = count; }
+  // Blocks that are not in use may be freed: trees are damaged on purpose.
+  void TolerateDamage() { damaged_ = true; }
   // What the next allocation returns, as damaged free space would.
   void ForceNext(BlockNumber block) { forced_ = block; }
 
@@ -67,9 +72,22 @@ class CountingNodeSpace : public NodeSpace {
   const BlockNumber end_;
   uint64_t allocations_left_ = UINT64_MAX;
   BlockNumber forced_ = 0;
+  bool damaged_ = false;
   uint64_t frees_ = 0;
   std::set<BlockNumber> live_;
 };
+
+// Changes a few places of `data` to values that are likely to hurt.
+inline void Mutilate(std::mt19937_64& random, uint8_t* data, size_t length) {
+  for (uint64_t n = 1 + random() % 3; n > 0; --n) {
+    // Heads matter most.
+    const size_t offset = random() % (random() % 2 == 0 ? std::min<size_t>(length, 128) : length);
+    const uint64_t values[] = {0, 1, random() % 256, UINT64_MAX, random(), kBlockBytes};
+    const uint64_t value = values[random() % 6];
+    const size_t bytes = std::min<size_t>(size_t{1} << random() % 4, length - offset);
+    std::memcpy(data + offset, &value, bytes);
+  }
+}
 
 // What can go wrong with one tree, checked node by node.
 struct TreeShape {

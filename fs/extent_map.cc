@@ -148,7 +148,7 @@ Status ExtentMap::ToTree(Transaction& transaction) {
 Status ExtentMap::Put(Transaction& transaction, const Extent& extent) {
   if (FormatOf(inode_, Fork::kData) != ForkFormat::kTree) {
     std::vector<InlineExtent> records(inline_count());
-    std::memcpy(records.data(), inode_.inline_area, inode_.data_bytes);
+    if (!records.empty()) std::memcpy(records.data(), inode_.inline_area, inode_.data_bytes);
     const auto at = std::lower_bound(
         records.begin(), records.end(), extent.file_block,
         [](const InlineExtent& record, uint64_t block) { return record.file_block < block; });
@@ -180,7 +180,7 @@ Status ExtentMap::Erase(Transaction& transaction, uint64_t file_block) {
     return OkStatus();
   }
   std::vector<InlineExtent> records(inline_count());
-  std::memcpy(records.data(), inode_.inline_area, inode_.data_bytes);
+  if (!records.empty()) std::memcpy(records.data(), inode_.inline_area, inode_.data_bytes);
   std::erase_if(records, [&](const InlineExtent& record) { return record.file_block == file_block; });
   SetInline(inode_, Fork::kData, BytesOf(records));
   return OkStatus();

@@ -56,7 +56,9 @@ class ExtentMap {
   Status Put(Transaction& transaction, const Extent& extent);
   Status Erase(Transaction& transaction, uint64_t file_block);
   Status ToTree(Transaction& transaction);
-  uint32_t inline_count() const { return inode_.data_bytes / sizeof(InlineExtent); }
+  uint32_t inline_count() const {
+    return static_cast<uint32_t>(inode_.data_bytes / sizeof(InlineExtent));
+  }
   Extent InlineAt(uint32_t index) const;
 
   const MetaReader& reader_;

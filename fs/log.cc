@@ -266,7 +266,6 @@ size_t Log::PickWriteback(size_t max) {
   {
     MutexLock lock(mutex_);
     staged_.clear();
-    staged_sequence_.clear();
     const Lsn durable = durable_sequence_.load(std::memory_order_relaxed);
     for (Sealed& sealed : sealed_) {
       if (sealed.images_needed == 0) continue;
@@ -283,8 +282,7 @@ size_t Log::PickWriteback(size_t max) {
         StampBlock(copy, item.logged_sequence);
         item.writeback = true;
         if (RuleHolds(Rule::kWholeImage)) item.needs_image = true;
-        staged_.push_back(block);
-        staged_sequence_.push_back(item.logged_sequence);
+        staged_.push_back({block, item.logged_sequence});
         if (staged_.size() == max) break;
       }
       if (staged_.size() == max) break;
@@ -301,8 +299,9 @@ bool Log::WriteBackSome(size_t* picked) {
   WriteBatch batch(device_, 1 << 20);
   for (size_t i = 0; i < staged_.size(); ++i) {
     std::byte* data = staging_->data() + i * kBlockBytes;
-    if (Status verified = VerifyBlock(data, staged_[i], superblock_); !verified.ok()) bad = verified;
-    batch.Add(staged_[i], data, i);
+    const BlockNumber block = staged_[i].block;
+    if (Status verified = VerifyBlock(data, block, superblock_); !verified.ok()) bad = verified;
+    batch.Add(block, data, i);
   }
   if (!bad.ok()) {
     // Ours or memory's fault, found before it reached the disk.
@@ -321,11 +320,11 @@ bool Log::WriteBackSome(size_t* picked) {
     }
   }
   MutexLock lock(mutex_);
-  for (size_t i = 0; i < staged_.size(); ++i) {
-    const auto found = items_.find(staged_[i]);
+  for (const Written& staged : staged_) {
+    const auto found = items_.find(staged.block);
     if (found == items_.end()) continue;
     found->second->writeback = false;
-    if (bad.ok()) found->second->written_sequence = staged_sequence_[i];
+    if (bad.ok()) found->second->written_sequence = staged.sequence;
   }
   stats_.metadata_writes += staged_.size();
   if (bad.ok()) {

@@ -127,6 +127,12 @@ class Log {
     std::vector<BlockNumber> image_blocks;  // Candidates for writeback; may be outdated.
   };
 
+  // A completed writeback: the block as of checkpoint `sequence`.
+  struct Written {
+    BlockNumber block;
+    Lsn sequence;
+  };
+
   struct Waiter {
     Lsn sequence;
     Done done;
@@ -161,7 +167,7 @@ class Log {
   int WriteCheckpoint(const SealedBody& body);
   bool RunCycle(bool seal);
   void FinishCycle(const SealedBody& body, bool sealed, std::vector<Waiter> flush_waiters);
-  void ReleaseWrittenLocked(const std::vector<BlockNumber>& flushed)
+  void ReleaseWrittenLocked(const std::vector<Written>& flushed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Metadata writer.
@@ -217,7 +223,7 @@ class Log {
   Status error_ ABSL_GUARDED_BY(mutex_);
 
   // Written back, waiting for a flush.
-  std::vector<BlockNumber> written_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Written> written_ ABSL_GUARDED_BY(mutex_);
   Stats stats_ ABSL_GUARDED_BY(mutex_);
 
   // Log writer only (after Start).
@@ -230,8 +236,7 @@ class Log {
   // Metadata writer only.
   static constexpr size_t kMetadataBatchBlocks = 256;
   std::unique_ptr<AlignedBuffer> staging_;
-  std::vector<BlockNumber> staged_;
-  std::vector<Lsn> staged_sequence_;
+  std::vector<Written> staged_;
 
   std::thread writer_;
   std::thread metadata_writer_;

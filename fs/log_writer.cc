@@ -50,7 +50,7 @@ bool Log::RunCycle(bool seal) {
     UnlockGate();
   }
   std::vector<Waiter> flush_waiters;
-  std::vector<BlockNumber> flushed;
+  std::vector<Written> flushed;
   {
     MutexLock lock(mutex_);
     flush_waiters.swap(flush_waiters_);
@@ -234,13 +234,14 @@ int Log::WriteCheckpoint(const SealedBody& body) {
   return RunSync(device_, std::span<IoRequest* const>(pointers, count));
 }
 
-void Log::ReleaseWrittenLocked(const std::vector<BlockNumber>& flushed) {
-  for (const BlockNumber block : flushed) {
-    const auto found = items_.find(block);
+void Log::ReleaseWrittenLocked(const std::vector<Written>& flushed) {
+  for (const Written& written : flushed) {
+    const auto found = items_.find(written.block);
     if (found == items_.end()) continue;
     Item& item = *found->second;
-    // Logged again since: that checkpoint has a whole image, which is needed until it is written.
-    if (item.logged_sequence != item.written_sequence) continue;
+    // Logged again since: that checkpoint has a whole image, which is needed until it is written and
+    // flushed. It may have been written since; the flush did not cover that.
+    if (item.logged_sequence != written.sequence) continue;
     DropImageLocked(item);
     if (!item.in_open && !item.writeback) items_.erase(found);
   }

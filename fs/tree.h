@@ -83,10 +83,10 @@ class Tree {
   Status Put(Transaction& transaction, uint64_t key, std::span<const uint8_t> value);
   // False if the key was not there.
   StatusOr<bool> Erase(Transaction& transaction, uint64_t key);
-  // Frees up to `nodes_max` nodes of the tree with whatever they hold, from the right end; true when
-  // the tree is empty. For trees whose records need no further care. Always makes progress: when
-  // nodes_max is below kTreeLevelMax + 1 it may free that many to remove one leaf. Besides the freed
-  // nodes it changes one path of nodes. Until it is done the root may be left with one child.
+  // Frees up to `nodes_max` nodes of the tree with whatever they hold, from the right end; true
+  // when the tree is empty. For trees whose records need no further care. Always makes progress:
+  // when nodes_max is below kTreeLevelMax + 1 it may free that many to remove one leaf. Besides the
+  // freed nodes it changes one path of nodes. Until it is done the root may be left with one child.
   StatusOr<bool> DestroySome(Transaction& transaction, uint32_t nodes_max);
 
   // Nodes in use after the last change are counted by the owner through these: number of nodes

@@ -61,7 +61,7 @@ class DirectoryTest : public MetaFixture {
   }
   StatusOr<bool> Remove(const std::string& name) {
     bool removed = false;
-    const Status status = Change([&](Transaction& transaction, Directory& directory) -> Status {
+    Status status = Change([&](Transaction& transaction, Directory& directory) -> Status {
       PBFS_ASSIGN_OR_RETURN(removed, directory.Remove(transaction, name));
       return OkStatus();
     });

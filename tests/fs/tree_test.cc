@@ -34,7 +34,7 @@ class TreeTest : public MetaFixture {
   }
   StatusOr<bool> Erase(uint64_t key) {
     bool erased = false;
-    const Status status = Change([&](Transaction& transaction, Tree& tree) -> Status {
+    Status status = Change([&](Transaction& transaction, Tree& tree) -> Status {
       PBFS_ASSIGN_OR_RETURN(erased, tree.Erase(transaction, key));
       return OkStatus();
     });
@@ -309,9 +309,9 @@ TEST_F(TreeTest, OneChangeStaysWithinItsBound) {
     PBFS_EXPECT_OK(Change([&](Transaction& transaction, Tree& tree) -> Status {
       tree.CountTouched();
       const uint64_t key = random() % 1500;
-      const Status status = i < 2000 || random() % 4 == 0
-                                ? tree.Put(transaction, key, MakeValue(key, random() % 961))
-                                : tree.Erase(transaction, key).status();
+      Status status = i < 2000 || random() % 4 == 0
+                          ? tree.Put(transaction, key, MakeValue(key, random() % 961))
+                          : tree.Erase(transaction, key).status();
       touched = tree.touched_nodes();
       return status;
     }));
@@ -345,7 +345,7 @@ TEST_F(TreeTest, DestroySomeFreesInSteps) {
 TEST_F(TreeTest, RunningOutOfSpaceAnywhereLeavesTheOldTree) {
   Model model;
   // Full leaves under a full inner node: one more record splits all of them.
-  for (uint64_t key = 0; key < 4 * kTreeChildrenMax; ++key) {
+  for (uint64_t key = 0; key < uint64_t{4} * kTreeChildrenMax; ++key) {
     PBFS_EXPECT_OK(Insert(key * 2, MakeValue(key, 960)));
     model[key * 2] = MakeValue(key, 960);
   }

@@ -53,7 +53,10 @@ class VerifyTest : public testing::Test {
     StampBlock(block.data, 1);
     return VerifyBlock(block.data, number, superblock_);
   }
-  void ExpectGood(Block block) { PBFS_EXPECT_OK(Verify(block)); }
+  void ExpectGood(const Block& good) {
+    Block block = good;
+    PBFS_EXPECT_OK(Verify(block));
+  }
   // The block is good, and no longer after `damage`; the message names `word`.
   template <typename T>
   void ExpectBad(const Block& good, const std::string& word, const std::function<void(T&)>& damage,

@@ -30,11 +30,11 @@
 
 namespace pbfs {
 
-#define PBFS_EXPECT_OK(expr)                                   \
-  do {                                                         \
-    const ::pbfs::Status pbfs_status_ = (expr);                \
-    EXPECT_TRUE(pbfs_status_.ok()) << pbfs_status_.ToString(); \
-  } while (0)
+inline testing::AssertionResult IsOkPredicate(const char* expression, const Status& status) {
+  if (status.ok()) return testing::AssertionSuccess();
+  return testing::AssertionFailure() << expression << " is " << status.ToString();
+}
+#define PBFS_EXPECT_OK(expr) EXPECT_PRED_FORMAT1(::pbfs::IsOkPredicate, expr)
 
 // Hands out new block numbers, never the same twice. Knows which are in use.
 class CountingNodeSpace : public NodeSpace {
@@ -111,7 +111,9 @@ class MetaFixture : public testing::Test {
     StartLog(/*generation=*/1, /*first_sequence=*/1);
   }
   ~MetaFixture() override {
-    if (log_ != nullptr) PBFS_EXPECT_OK(log_->Stop());
+    if (log_ != nullptr) {
+      PBFS_EXPECT_OK(log_->Stop());
+    }
   }
 
  protected:

@@ -266,13 +266,30 @@ void TransferEngine::Start(Piece& piece) {
   } else if (IoRing* ring = IoRing::Current(); ring != nullptr) {
     StartOnRing(piece, *ring);
   } else {
-    bool wake = false;
-    {
-      MutexLock lock(mutex_);
-      wake = for_reaper_.empty();
-      for_reaper_.Append(piece);
-    }
-    if (wake) ring_->Wake();
+    GiveToReaper(piece);
+  }
+}
+
+void TransferEngine::GiveToReaper(Piece& piece) {
+  bool wake = false;
+  {
+    MutexLock lock(mutex_);
+    wake = for_reaper_.empty();
+    for_reaper_.Append(piece);
+  }
+  if (wake) ring_->Wake();
+}
+
+// Starts a piece that waited for another one to end. Not on the ring of whichever thread saw that
+// end: it may stop reaping its ring as soon as its own requests are done.
+void TransferEngine::StartWaited(Piece& piece) {
+  if (piece.zeros_by_hand) PrepareZeros(piece);
+  if (RunsOnPool(piece)) {
+    pool_.Run(piece);
+  } else if (IoRing::Current() == ring_.get()) {
+    StartOnRing(piece, *ring_);
+  } else {
+    GiveToReaper(piece);
   }
 }
 
@@ -410,7 +427,7 @@ void TransferEngine::PieceEnded(Piece& piece, int error) {
     next = waiting_.Pop();
     if (next == nullptr) --in_flight_;
   }
-  if (next != nullptr) Start(*next);
+  if (next != nullptr) StartWaited(*next);
   // The engine may be gone afterwards.
   if (ended != nullptr) ended->Complete(ended_error);
 }

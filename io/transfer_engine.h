@@ -21,8 +21,8 @@ namespace pbfs {
 // in flight, continues short transfers, retries interrupted ones, and completes the request when
 // its last piece has ended.
 //
-// A piece runs on the ring attached to the thread that starts it; without one, on a ring of the
-// engine's own, whose reaper thread also submits (a request submitted by a thread that then exits
+// A piece runs on the ring attached to the thread that submits it; without one, or when it had to
+// wait for others to end, on a ring of the engine's own, whose reaper thread also submits (a request submitted by a thread that then exits
 // would be cancelled by the kernel). Where io_uring is off, and for ioctls, it runs on a thread
 // pool.
 //
@@ -56,6 +56,8 @@ class TransferEngine {
 
   bool RunsOnPool(const Piece& piece) const;
   void Start(Piece& piece) ABSL_LOCKS_EXCLUDED(mutex_);
+  void StartWaited(Piece& piece) ABSL_LOCKS_EXCLUDED(mutex_);
+  void GiveToReaper(Piece& piece) ABSL_LOCKS_EXCLUDED(mutex_);
   void StartOnRing(Piece& piece, IoRing& ring);
   int StartBlocking(Piece& piece);
   void PrepareZeros(Piece& piece) const;

@@ -83,6 +83,11 @@ PageBuf& FilePages::WritableLocked(PageBuf& page, PageBuf& spare) {
   return page;
 }
 
+void FilePages::ErrorsChangedLocked(int delta) {
+  error_count_ = static_cast<size_t>(static_cast<int64_t>(error_count_) + delta);
+  pages_.error_pages.fetch_add(delta, std::memory_order_relaxed);
+}
+
 void FilePages::MarkDirtyLocked(PageBuf& page, bool delalloc, int64_t now_ns) {
   PBFS_CHECK(!page.writeback);
   if (delalloc && !page.delalloc) {
@@ -92,7 +97,7 @@ void FilePages::MarkDirtyLocked(PageBuf& page, bool delalloc, int64_t now_ns) {
   if (page.dirty && !page.error) return;
   if (page.error) {
     page.error = false;
-    --error_count_;
+    ErrorsChangedLocked(-1);
   } else {
     page.dirty = true;
     ++dirty_count_;
@@ -219,7 +224,7 @@ void FilePages::EndWriteback(const DirtyPage& written, bool failed) {
   if (failed && !replaced) {
     page.dirty = page.error = true;
     ++dirty_count_;
-    ++error_count_;
+    ErrorsChangedLocked(1);
     pages_.Unpin(page);
     return;
   }
@@ -260,7 +265,7 @@ size_t FilePages::DropLocked(uint64_t first, uint64_t last) {
     PBFS_CHECK(!page.writeback && !page.behind);
     delalloc += page.delalloc ? 1 : 0;
     dirty += page.dirty ? 1 : 0;
-    error_count_ -= page.error ? 1 : 0;
+    if (page.error) ErrorsChangedLocked(-1);
     page.dirty = page.error = page.delalloc = false;
     page.mapping.store(nullptr, std::memory_order_release);
     pages_.Release(page);
@@ -298,7 +303,7 @@ void FilePages::RetryErrors() {
   for (auto& [index, page] : map_) {
     if (!page->error) continue;
     page->error = false;
-    --error_count_;
+    ErrorsChangedLocked(-1);
     AddPendingLocked(*page);
   }
 }

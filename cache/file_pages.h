@@ -127,6 +127,7 @@ class FilePages : public Mapping {
   // writeback `spare` in its place, with a copy of its contents.
   PageBuf& WritableLocked(PageBuf& page, PageBuf& spare) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The page is off the eviction queues already.
+  void ErrorsChangedLocked(int delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MarkDirtyLocked(PageBuf& page, bool delalloc, int64_t now_ns)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AddPendingLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

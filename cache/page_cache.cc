@@ -196,13 +196,13 @@ struct PageCache::Impl {
     return queue == kDrop ? drop : queue == kSmall ? small : main;
   }
   void Push(PageBuf& page, Queue queue) {
+    if (page.queue == kNone && page.counted_as_data) --data_busy;
     page.queue = queue;
     ListOf(queue).PushNewest(page);
   }
   // The list whose oldest page is to go next; nullptr when all are empty.
-  PageList* VictimList(bool data_only) {
+  PageList* VictimList() {
     if (!drop.empty()) return &drop;
-    if (data_only) return nullptr;
     if (small.empty() && main.empty()) return nullptr;
     const bool small_is_full = small.count() * 10 >= small.count() + main.count();
     return main.empty() || (small_is_full && !small.empty()) ? &small : &main;
@@ -226,7 +226,7 @@ struct PageCache::Impl {
     if (hits < (in_main ? 1 : 2)) return false;
     page.hits.store(in_main ? static_cast<uint8_t>(hits - 1) : 0, std::memory_order_relaxed);
     ListOf(page.queue).Remove(page);
-    Push(page, page.counted_as_data ? kDrop : kMain);
+    Push(page, kMain);
     return true;
   }
 
@@ -243,7 +243,9 @@ struct PageCache::Impl {
   PageList small;
   PageList main;
   size_t parked_count = 0;
-  size_t data_frames = 0;  // Allocated as PageUse::kData and not free again.
+  // Frames allocated as PageUse::kData that are on no list: private, dirty or under writeback. A
+  // parked page waits for its reader only.
+  size_t data_busy = 0;
 
   CondVar changed;
   size_t waiters = 0;
@@ -323,27 +325,23 @@ void PageCache::Take(std::span<PageBuf*> out, PageUse use) {
 PageCache::Outcome PageCache::TakeLocked(std::span<PageBuf*> out, PageUse use) {
   const bool data = use == PageUse::kData;
   PBFS_CHECK(!data || out.size() <= data_frames_max());
-  while (data && impl_->data_frames + out.size() > data_frames_max()) {
-    const Outcome outcome = EvictOneLocked(/*data_only=*/true);
-    if (outcome != Outcome::kTaken) return outcome;
-  }
+  if (data && impl_->data_busy + out.size() > data_frames_max()) return Outcome::kNothing;
   while (FreeCountLocked() < out.size()) {
-    const Outcome outcome = EvictOneLocked(/*data_only=*/false);
+    const Outcome outcome = EvictOneLocked();
     if (outcome != Outcome::kTaken) return outcome;
   }
   for (PageBuf*& page : out) {
     page = PopFreeLocked();
     page->counted_as_data = data;
   }
-  if (data) impl_->data_frames += out.size();
+  if (data) impl_->data_busy += out.size();
   return Outcome::kTaken;
 }
 
-// Clean data is always on the drop list, and nothing else is.
-PageCache::Outcome PageCache::EvictOneLocked(bool data_only) {
+PageCache::Outcome PageCache::EvictOneLocked() {
   int chances = 0;
   int contended = 0;
-  while (PageList* list = impl_->VictimList(data_only)) {
+  while (PageList* list = impl_->VictimList()) {
     PageBuf& page = *list->oldest();
     if (impl_->ParkIfPinned(page)) continue;
     if (chances < kSecondChancesMax && impl_->SpareIfHit(page)) {
@@ -396,10 +394,7 @@ PageBuf* PageCache::PopFreeLocked() {
 void PageCache::PushFreeLocked(PageBuf& page) {
   PBFS_CHECK(!page.writeback);
   PBFS_CHECK(page.log_item == nullptr);
-  if (page.counted_as_data) {
-    PBFS_CHECK(impl_->data_frames > 0);
-    --impl_->data_frames;
-  }
+  if (page.queue == kNone && page.counted_as_data) --impl_->data_busy;
   page.pins.store(0, std::memory_order_relaxed);
   page.queue = kFree;
   page.queue_prev = nullptr;
@@ -424,13 +419,14 @@ void PageCache::LastUnpin(PageBuf& page) {
     return;
   }
   if (!IsParked(page.queue) || page.pin_count() != 0) return;
-  const Queue queue = page.counted_as_data ? kDrop : page.queue == kParkedMain ? kMain : kSmall;
+  const Queue queue = page.queue == kParkedMain ? kMain : kSmall;
   LeaveQueueLocked(page);
   impl_->Push(page, queue);
   WakeLocked();
 }
 
 void PageCache::LeaveQueueLocked(PageBuf& page) {
+  if (page.queue != kNone && page.counted_as_data) ++impl_->data_busy;
   if (IsParked(page.queue)) {
     page.pins.fetch_and(~PageBuf::kParked, std::memory_order_acq_rel);
     --impl_->parked_count;
@@ -454,8 +450,7 @@ void PageCache::Enqueue(PageBuf& page, uint64_t key, bool drop_first) {
   PBFS_CHECK((page.pins.load(std::memory_order_relaxed) & PageBuf::kMapped) != 0);
   page.ghost_key = FoldKey(key);
   const bool known = impl_->ghost.Take(page.ghost_key);
-  const bool drop = drop_first || page.counted_as_data;
-  impl_->Push(page, drop ? kDrop : known ? kMain : kSmall);
+  impl_->Push(page, drop_first ? kDrop : known ? kMain : kSmall);
   WakeLocked();
 }
 
@@ -520,13 +515,16 @@ void PageCache::CheckInvariants() const {
     PBFS_CHECK(count == impl_->ListOf(queue).count());
   }
   size_t parked_count = 0;
+  size_t data_busy = 0;
   for (size_t i = 0; i < impl_->pages_made; ++i) {
     const PageBuf& page = impl_->pages[i];
     const bool flagged = (page.pins.load(std::memory_order_relaxed) & PageBuf::kParked) != 0;
     PBFS_CHECK(flagged == IsParked(page.queue));
     parked_count += flagged ? 1 : 0;
+    data_busy += page.counted_as_data && page.queue == kNone ? 1 : 0;
   }
   PBFS_CHECK(parked_count == impl_->parked_count);
+  PBFS_CHECK(data_busy == impl_->data_busy);
 }
 
 }  // namespace pbfs

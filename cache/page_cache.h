@@ -47,9 +47,9 @@ struct PageBuf {
   // Data pages (FilePages).
   bool dirty = false;
   bool counted_as_data = false;  // PageUse::kData; guarded by the queue lock.
-  bool writeback = false;  // A device write of this frame is in flight: contents are frozen.
-  bool error = false;      // Its last writeback failed; stays dirty in memory.
-  bool delalloc = false;   // Holds a space reservation: no block allocated on disk yet.
+  bool writeback = false;        // A device write of this frame is in flight: contents are frozen.
+  bool error = false;            // Its last writeback failed; stays dirty in memory.
+  bool delalloc = false;         // Holds a space reservation: no block allocated on disk yet.
   // It replaced a frame whose device write has not ended: its own must not start before.
   bool behind = false;
 
@@ -109,7 +109,8 @@ class PageCache {
   // (AnnounceBlocking) until a frame is free or evictable; TryAllocate() gives nullptr instead.
   // REQUIRES: no lock of a mapping is held.
   //
-  // Data frames never take more than data_frames_max(): a transaction that needs a metadata block
+  // Data frames that eviction could not have (private, dirty, under writeback) never are more than
+  // data_frames_max(); clean data pages are not limited: a transaction that needs a metadata block
   // must not wait for writeback of data, whose end needs a transaction.
   PageBuf* Allocate(PageUse use = PageUse::kMetadata) ABSL_LOCKS_EXCLUDED(mutex_);
   PageBuf* TryAllocate(PageUse use = PageUse::kMetadata) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -172,6 +173,8 @@ class PageCache {
   // error) and frames under writeback, replaced or not. For throttling and statistics. Maintained
   // by FilePages.
   std::atomic<int64_t> dirty_pages{0};
+  // Of those, the ones whose writeback failed: they wait for their writer, not for the device.
+  std::atomic<int64_t> error_pages{0};
 
   // Called (without locks, on the thread that waits) when Allocate() finds nothing to evict, so
   // that somebody starts writeback. Set once before use.
@@ -187,7 +190,7 @@ class PageCache {
   void Take(std::span<PageBuf*> out, PageUse use) ABSL_LOCKS_EXCLUDED(mutex_);
   bool TryTake(std::span<PageBuf*> out, PageUse use) ABSL_LOCKS_EXCLUDED(mutex_);
   Outcome TakeLocked(std::span<PageBuf*> out, PageUse use) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Outcome EvictOneLocked(bool data_only) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Outcome EvictOneLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   PageBuf* PopFreeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PushFreeLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeaveQueueLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -187,6 +187,10 @@ void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePa
   if (status.ok() && (offset_bytes > kFileBytesMax || length > kFileBytesMax - offset_bytes)) {
     status = ErrnoError(EFBIG, "file too large");
   }
+  if (status.ok() && pages_.error_pages.load(std::memory_order_relaxed) >
+                         static_cast<int64_t>(pages_.data_frames_max() / 2)) {
+    status = ErrnoError(EIO, "too much data could not be written");
+  }
   if (!status.ok() || length == 0) {
     done(status);
     return;
@@ -250,8 +254,13 @@ StatusOr<std::vector<bool>> FileSystemImpl::ReserveRange(const InodeRef& inode, 
   }
 }
 
-Status FileSystemImpl::FillPage(const InodeRef& inode, uint64_t index) {
-  if (inode->pages.Contains(index)) return OkStatus();
+Status FileSystemImpl::FillPage(const InodeRef& inode, uint64_t index, PageHold& hold) {
+  std::vector<PageBuf*> cached;
+  inode->pages.Lookup(index, 1, cached);
+  if (cached[0] != nullptr) {
+    hold.Add(*cached[0]);
+    return OkStatus();
+  }
   Extent extent;
   {
     ReaderLock lock(inode->lock);
@@ -272,7 +281,7 @@ Status FileSystemImpl::FillPage(const InodeRef& inode, uint64_t index) {
     const size_t valid = size > start ? size - start : 0;
     std::memset(frame->data + valid, 0, kPageBytes - valid);
   }
-  inode->pages.InsertClean(index, *frame);
+  hold.Add(*inode->pages.InsertCleanPinned(index, *frame));
   return OkStatus();
 }
 
@@ -282,7 +291,8 @@ Status FileSystemImpl::ZeroOldTail(const InodeRef& inode) {
   const uint64_t index = size / kPageBytes;
   // Dirty pages have zeroes behind the end already, and reach the disk before a larger size does.
   if (inode->pages.IsDirtyOrDelalloc(index)) return OkStatus();
-  PBFS_RETURN_IF_ERROR(FillPage(inode, index));
+  PageHold hold(pages_);
+  PBFS_RETURN_IF_ERROR(FillPage(inode, index, hold));
   PageBuf* spare = pages_.Allocate(PageUse::kData);
   if (inode->pages.ZeroTail(index, size % kPageBytes, *spare, NowNs())) {
     writeback_->MarkDirty(inode);
@@ -299,15 +309,17 @@ Status FileSystemImpl::WriteLocked(const InodeRef& inode, uint64_t offset_bytes,
   if (flags.kill_suidgid) {
     PBFS_RETURN_IF_ERROR(KillPrivileges(inode));
   }
-  // Everything that can fail comes before the first page is changed.
+  // Everything that can fail comes before the first page is changed. `hold` keeps what is filled
+  // from eviction until it is dirty.
+  PageHold hold(pages_);
   if (end > size && first > size / kPageBytes) {
     PBFS_RETURN_IF_ERROR(ZeroOldTail(inode));
   }
   if (offset_bytes % kPageBytes != 0 && first * kPageBytes < size) {
-    PBFS_RETURN_IF_ERROR(FillPage(inode, first));
+    PBFS_RETURN_IF_ERROR(FillPage(inode, first, hold));
   }
   if (end % kPageBytes != 0 && end < size) {
-    PBFS_RETURN_IF_ERROR(FillPage(inode, last));
+    PBFS_RETURN_IF_ERROR(FillPage(inode, last, hold));
   }
   std::vector<bool> fresh;
   PBFS_ASSIGN_OR_RETURN(fresh, ReserveRange(inode, first, last - first + 1));
@@ -370,10 +382,13 @@ void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
     }
     const Lsn wanted = datasync ? (*inode)->data_changed.load(std::memory_order_acquire)
                                 : (*inode)->changed.load(std::memory_order_acquire);
-    if (wanted > log_->durable_sequence()) {
+    // A checkpoint that is still open is sealed from now on, and flushes the data first. One that is
+    // sealed may have flushed before the data was written (in place): a flush of our own then, which
+    // comes after that checkpoint is durable.
+    if (wanted >= log_->open_sequence()) {
       log_->ForceAsync(wanted, done);
     } else {
-      log_->FlushAsync(done);  // The data may have been written in place.
+      log_->FlushAsync(done);
     }
   });
 }

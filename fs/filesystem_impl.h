@@ -104,8 +104,9 @@ class FileSystemImpl final : public FileSystem {
   void InsertPages(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
                    uint64_t size, const std::vector<bool>& fresh);
   StatusOr<std::vector<bool>> FreshPages(Inode& inode, uint64_t first, uint64_t count);
-  // Makes sure the page is cached if it has data on disk, zeroed behind the end of file.
-  Status FillPage(const InodeRef& inode, uint64_t index);
+  // Makes sure the page is cached if it has data on disk, zeroed behind the end of file; `hold` keeps
+  // it there.
+  Status FillPage(const InodeRef& inode, uint64_t index, PageHold& hold);
   // Zeroes the rest of the last block, before the size is raised.
   Status ZeroOldTail(const InodeRef& inode);
   Status SetSize(const InodeRef& inode, uint64_t size);

@@ -325,10 +325,10 @@ inline constexpr uint64_t kFileBytesMax = (uint64_t{1} << 63) - 1;  // 8 EiB - 1
 
 // ---- Directories and extended attributes ----------------------------------------------------------
 
-// Directories map names to records by a 63-bit key: SipHash of the name (seeded per filesystem), cut
-// to 56 bits, shifted left by 7, plus a number 0..127 that tells names of one hash apart. A record's
-// key is its readdir cookie: it never changes while the entry exists. Extended attributes use the
-// same hash; see XattrRecord.
+// Directories map names to records by a 63-bit key: SipHash of the name (seeded per filesystem),
+// cut to 56 bits, shifted left by 7, plus a number 0..127 that tells names of one hash apart. A
+// record's key is its readdir cookie: it never changes while the entry exists. Extended attributes
+// use the same hash; see XattrRecord.
 inline constexpr uint32_t kHashCollisionBits = 7;
 inline constexpr uint64_t kCookieDot = 1;
 inline constexpr uint64_t kCookieDotDot = 2;

@@ -48,6 +48,7 @@ Status InodeTable::Load(Inode& inode) {
     return ErrnoError(ESTALE, absl::StrCat("inode ", inode.ino, ": not in use"));
   }
   inode.size.store(inode.disk.size_bytes, std::memory_order_relaxed);
+  inode.stored_size.store(inode.disk.size_bytes, std::memory_order_relaxed);
   return OkStatus();
 }
 
@@ -106,6 +107,7 @@ InodeRef InodeTable::GetNew(InodeNumber ino) {
   entry->doomed = false;
   entry->loaded = true;
   entry->size.store(0, std::memory_order_relaxed);
+  entry->stored_size.store(0, std::memory_order_relaxed);
   return InodeRef(*this, *entry);
 }
 
@@ -119,6 +121,7 @@ void InodeTable::Drop(InodeNumber ino) {
     return;
   }
   if (found->second->on_lru) lru_.erase(found->second->lru);
+  NoteEvictedLocked(*found->second);
   gone = std::move(found->second);
   inodes_.erase(found);
 }
@@ -134,6 +137,7 @@ void InodeTable::Unpin(Inode& inode) {
   PBFS_CHECK(inode.pins > 0);
   if (--inode.pins > 0) return;
   if (inode.doomed) {
+    NoteEvictedLocked(inode);
     const auto found = inodes_.find(inode.ino);
     evicted.push_back(std::move(found->second));
     inodes_.erase(found);
@@ -144,14 +148,17 @@ void InodeTable::Unpin(Inode& inode) {
   EvictLocked(evicted);
 }
 
+void InodeTable::NoteEvictedLocked(const Inode& inode) {
+  evicted_changed_ = std::max(evicted_changed_, inode.changed.load(std::memory_order_relaxed));
+  evicted_truncated_ = std::max(evicted_truncated_, inode.truncated.load(std::memory_order_relaxed));
+}
+
 void InodeTable::EvictLocked(std::vector<std::unique_ptr<Inode>>& evicted) {
   // Inodes with dirty pages are pinned by the dirty list, so whatever is here may go.
   while (inodes_.size() > cached_max_ && !lru_.empty()) {
     Inode* victim = lru_.front();
     lru_.pop_front();
-    evicted_changed_ = std::max(evicted_changed_, victim->changed.load(std::memory_order_relaxed));
-    evicted_truncated_ =
-        std::max(evicted_truncated_, victim->truncated.load(std::memory_order_relaxed));
+    NoteEvictedLocked(*victim);
     const auto found = inodes_.find(victim->ino);
     evicted.push_back(std::move(found->second));
     inodes_.erase(found);

@@ -64,6 +64,8 @@ struct Inode {
   // Size that readers and writers see; disk.size_bytes follows when the data is on disk. Changed
   // with the affected range locked exclusively.
   std::atomic<uint64_t> size{0};
+  // disk.size_bytes as of the last committed operation, readable without the lock.
+  std::atomic<uint64_t> stored_size{0};
 
   // Newest checkpoint with any change of this inode, and with one that fdatasync must wait for.
   std::atomic<Lsn> changed{0};
@@ -75,8 +77,8 @@ struct Inode {
   // Writeback state; see fs/writeback.h.
   Mutex writeback_lock;
   bool round_active ABSL_GUARDED_BY(writeback_lock) = false;
-  // Called when the running round ends (with writeback_lock free).
-  std::vector<std::function<void()>> round_waiters ABSL_GUARDED_BY(writeback_lock);
+  // Called with the round's result when the running round ends (with writeback_lock free).
+  std::vector<std::function<void(const Status&)>> round_waiters ABSL_GUARDED_BY(writeback_lock);
   uint64_t metadata_reserved ABSL_GUARDED_BY(writeback_lock) = 0;
   uint64_t delalloc_blocks ABSL_GUARDED_BY(writeback_lock) = 0;
   // Modification time of writes that did not come from the kernel's page cache, until a transaction
@@ -120,6 +122,7 @@ class InodeTable {
   friend class InodeRef;
   void Pin(Inode& inode) ABSL_LOCKS_EXCLUDED(mutex_);
   void Unpin(Inode& inode) ABSL_LOCKS_EXCLUDED(mutex_);
+  void NoteEvictedLocked(const Inode& inode) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EvictLocked(std::vector<std::unique_ptr<Inode>>& evicted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Status Load(Inode& inode);

@@ -255,6 +255,8 @@ void Log::ReleaseWrittenLocked(const std::vector<Written>& flushed) {
 
 void Log::FinishCycle(const SealedBody& body, bool sealed, std::vector<Waiter> flush_waiters) {
   std::vector<Waiter> ready = std::move(flush_waiters);
+  // First: who waits for the checkpoint may wait for these blocks.
+  if (!body.freed.empty()) options_.release_freed(body.freed);
   {
     MutexLock lock(mutex_);
     if (sealed) {
@@ -270,7 +272,6 @@ void Log::FinishCycle(const SealedBody& body, bool sealed, std::vector<Waiter> f
     space_changed_.SignalAll();
     metadata_wake_.Signal();
   }
-  if (!body.freed.empty()) options_.release_freed(body.freed);
   for (Waiter& waiter : ready) waiter.done(OkStatus());
 }
 

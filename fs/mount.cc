@@ -140,8 +140,8 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
 
   const size_t frames = pages_.frames_total();
   Log::Options log_options;
-  // Data waits half of the interval for writeback, its metadata the other half.
-  log_options.commit_interval_ns = options_.commit_interval_ns / 2;
+  // Data waits for writeback, then its metadata for a commit; the rest is for the I/O and the ticks.
+  log_options.commit_interval_ns = options_.commit_interval_ns * 2 / 5;
   log_options.dirty_blocks_max = std::max<size_t>(frames * 2 / 5, 2 * kTransactionBlocksMax);
   log_options.log = options_.log;
   log_options.release_freed = [this](const std::vector<Transaction::Freed>& freed) {
@@ -150,7 +150,7 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
   log_ = std::make_unique<Log>(device_, superblock_, cache_, pages_, log_options);
   runner_ = std::make_unique<OperationRunner>(reader_, space_, *log_, [this] { MakeRoom(); });
   Writeback::Options writeback_options;
-  writeback_options.age_max_ns = options_.commit_interval_ns / 2;
+  writeback_options.age_max_ns = options_.commit_interval_ns * 2 / 5;
   writeback_options.dirty_background_pages = frames / 8;
   writeback_options.dirty_max_pages = frames * 2 / 5;
   writeback_options.log = options_.log;

@@ -146,6 +146,8 @@ StatusOr<Attributes> FileSystemImpl::Create(InodeNumber dir, std::string_view na
     PBFS_ASSIGN_OR_RETURN(slot, inode_allocator_.Allocate(operation.transaction(), dir));
     ino = slot.ino;
     child = inodes_.GetNew(ino);
+    // At once: the next transaction may use the number.
+    operation.transaction().OnAbort([this, gone = ino] { inodes_.Drop(gone); });
     PBFS_RETURN_IF_ERROR(FillNewInode(operation, child, directory, request, slot));
     PBFS_RETURN_IF_ERROR(
         names.Insert(operation.transaction(), name, ino, TypeOf(request.mode)));
@@ -154,13 +156,7 @@ StatusOr<Attributes> FileSystemImpl::Create(InodeNumber dir, std::string_view na
     operation.transaction().OnCommit([this, ino] { inodes_.AddReference(ino); });
     return OkStatus();
   });
-  if (!status.ok()) {
-    if (child) {
-      child.Reset();
-      inodes_.Drop(ino);
-    }
-    return status;
-  }
+  PBFS_RETURN_IF_ERROR(status);
   return AttributesOfInode(*child);
 }
 

@@ -41,8 +41,10 @@ Status Operation::StoreAll() {
 }
 
 void Operation::Keep(Lsn sequence) {
-  if (sequence == 0) return;
   for (Edited& edited : edited_) {
+    edited.inode->lock.AssertHeld();
+    edited.inode->stored_size.store(edited.inode->disk.size_bytes, std::memory_order_release);
+    if (sequence == 0) continue;
     edited.inode->changed.store(sequence, std::memory_order_release);
     if (!times_only_) edited.inode->data_changed.store(sequence, std::memory_order_release);
   }

@@ -90,7 +90,8 @@ Status Orphans::FinishTruncate(const InodeRef& inode, uint64_t first_block, bool
       DiskInode& disk = operation.Edit(inode);
       ExtentMap map(reader_, space_, disk);
       PBFS_ASSIGN_OR_RETURN(done, map.RemoveTail(operation.transaction(), first_block));
-      if (done && on_tree) return Remove(operation, inode->ino);
+      // Unlinked meanwhile: it is on the tree for that now.
+      if (done && on_tree && disk.nlink > 0) return Remove(operation, inode->ino);
       return OkStatus();
     }));
   }
@@ -122,6 +123,8 @@ Status Orphans::FreeStep(Operation& operation, const InodeRef& inode, bool* done
   PBFS_RETURN_IF_ERROR(Remove(operation, inode->ino));
   PBFS_RETURN_IF_ERROR(allocator_.Free(transaction, inode->ino));
   disk.mode = 0;
+  // Not later: the next transaction may use the number again.
+  transaction.OnCommit([this, ino = inode->ino] { inodes_.Drop(ino); });
   *done = true;
   return OkStatus();
 }
@@ -132,6 +135,13 @@ Status Orphans::FreeInode(InodeNumber ino) {
   inode->range.Lock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
   writeback_.BeginExclusive(inode);
   writeback_.Unpromise(*inode, inode->pages.Drop(0, UINT64_MAX));
+  // A round that begins from now on finds nothing to store: when it ends, the number may be another
+  // file's.
+  inode->size.store(0, std::memory_order_release);
+  {
+    MutexLock lock(inode->writeback_lock);
+    inode->pending_mtime.reset();
+  }
   writeback_.EndExclusive(inode);
   Status status;
   for (bool done = false; !done && status.ok();) {
@@ -140,7 +150,6 @@ Status Orphans::FreeInode(InodeNumber ino) {
     });
   }
   inode->range.Unlock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
-  if (status.ok()) inodes_.Drop(ino);
   return status;
 }
 

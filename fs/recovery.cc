@@ -61,6 +61,7 @@ class Replay {
   const LogAnchor& anchor_;
   const uint64_t ring_blocks_;
   std::map<uint64_t, uint64_t> positions_;  // Sequence -> ring position of a good header.
+  uint64_t durable_claimed_ = 0;            // Newest that any good header says was durable.
   std::vector<Body> chain_;                 // Tail to newest.
   absl::flat_hash_map<BlockNumber, uint64_t> cancelled_;  // Newest cancelling sequence.
   struct Image {
@@ -88,6 +89,7 @@ Status Replay::FindHeaders() {
       if (header->header.magic != kMagicCheckpoint || header->epoch != anchor_.epoch) continue;
       if (!VerifyCheckpointHeader(block, RingBlock(position + i), superblock_).ok()) continue;
       positions_[header->sequence] = position + i;
+      durable_claimed_ = std::max(durable_claimed_, header->durable_sequence);
     }
   }
   return OkStatus();
@@ -136,7 +138,14 @@ Status Replay::LoadChain() {
     // A torn newest checkpoint was never acknowledged. One that a later header calls durable was.
     if (!newest) positions_.erase(last);
   }
-  if (!newest) return OkStatus();
+  if (!newest) {
+    // The first checkpoint of an epoch says that the one before the epoch was durable.
+    if (durable_claimed_ < anchor_.first_sequence) return OkStatus();
+    return Corrupt(durable_claimed_, "is damaged, though it was durable");
+  }
+  if (newest->header.sequence < durable_claimed_) {
+    return Corrupt(durable_claimed_, "is damaged, though it was durable");
+  }
   const uint64_t last = newest->header.sequence;
   const uint64_t first = newest->header.tail_sequence;
   if (first > last || last - first > ring_blocks_ || newest->header.durable_sequence != last - 1) {

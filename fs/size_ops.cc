@@ -8,7 +8,9 @@
 namespace pbfs {
 namespace {
 
-constexpr OperationRunner::Needs kChangingSize{.space_blocks = 8, .privileged = true};
+// No retry: making room waits for writeback, which Shrink() keeps from running.
+constexpr OperationRunner::Needs kChangingSize{
+    .space_blocks = 8, .privileged = true, .retry = false};
 
 }  // namespace
 
@@ -41,6 +43,7 @@ Status FileSystemImpl::Grow(const InodeRef& inode, uint64_t size) {
 Status FileSystemImpl::Shrink(const InodeRef& inode, uint64_t size) {
   PBFS_RETURN_IF_ERROR(log_->error());
   const uint64_t first_gone = (size + kPageBytes - 1) / kPageBytes;
+  PageBuf* const spare = pages_.Allocate(PageUse::kData);  // Before writeback is held up.
   writeback_->BeginExclusive(inode);
   writeback_->Unpromise(*inode, inode->pages.Drop(first_gone, UINT64_MAX));
   if (size % kPageBytes != 0) {
@@ -48,9 +51,11 @@ Status FileSystemImpl::Shrink(const InodeRef& inode, uint64_t size) {
     if (!inode->pages.IsDirtyOrDelalloc(last)) {
       inode->pages.Drop(last, last);  // Read again, it is masked.
     } else {
-      inode->pages.ZeroTail(last, size % kPageBytes, *pages_.Allocate(PageUse::kData), NowNs());
+      PageCache::Pin(*spare);  // ZeroTail() takes a pin over.
+      inode->pages.ZeroTail(last, size % kPageBytes, *spare, NowNs());
     }
   }
+  pages_.Unpin(*spare);
   inode->size.store(size, std::memory_order_release);
   bool done = false;
   bool on_tree = false;

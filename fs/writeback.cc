@@ -115,8 +115,7 @@ void Writeback::Kick() {
 void Writeback::Throttle(std::function<void()> reply) {
   {
     MutexLock lock(mutex_);
-    if (!stopping_ && pages_.dirty_pages.load(std::memory_order_relaxed) >
-                          static_cast<int64_t>(options_.dirty_max_pages)) {
+    if (!stopping_ && OverDirtyLimit()) {
       throttled_.push_back(std::move(reply));
       kicked_ = true;
       flusher_wake_.Signal();
@@ -126,13 +125,29 @@ void Writeback::Throttle(std::function<void()> reply) {
   reply();
 }
 
+bool Writeback::OverDirtyLimit() const {
+  return pages_.dirty_pages.load(std::memory_order_relaxed) -
+             pages_.error_pages.load(std::memory_order_relaxed) >
+         static_cast<int64_t>(options_.dirty_max_pages);
+}
+
+// True when a round of the inode would store something: pages, a size, a time.
+bool Writeback::NeedsRound(Inode& inode) {
+  if (inode.pages.dirty_count() > 0) return true;
+  {
+    MutexLock lock(inode.writeback_lock);
+    if (inode.pending_mtime) return true;
+  }
+  return inode.size.load(std::memory_order_acquire) >
+         inode.stored_size.load(std::memory_order_acquire);
+}
+
 void Writeback::ReleaseThrottled() {
   for (;;) {
     std::function<void()> reply;
     {
       MutexLock lock(mutex_);
-      if (throttled_.empty() || pages_.dirty_pages.load(std::memory_order_relaxed) >
-                                    static_cast<int64_t>(options_.dirty_max_pages)) {
+      if (throttled_.empty() || OverDirtyLimit()) {
         return;
       }
       reply = std::move(throttled_.front());
@@ -146,9 +161,9 @@ void Writeback::ReleaseThrottled() {
 void Writeback::DropIfClean(Inode& inode) {
   std::list<InodeRef> clean;  // Unpinned after the lock.
   MutexLock lock(mutex_);
-  if (!inode.on_dirty_list || inode.pages.dirty_count() > 0 || inode.pages.writeback_count() > 0) {
-    return;
-  }
+  // Under the lock: who makes it dirty from here on puts it on the list again.
+  const bool needed = NeedsRound(inode) || inode.pages.writeback_count() > 0;
+  if (!inode.on_dirty_list || needed) return;
   inode.on_dirty_list = false;
   clean.splice(clean.end(), dirty_, inode.dirty_position);
 }
@@ -158,7 +173,9 @@ std::vector<InodeRef> Writeback::DueInodes(bool all) {
   const int64_t now = NowNs();
   MutexLock lock(mutex_);
   for (const InodeRef& inode : dirty_) {
-    if (all || now - inode->pages.oldest_dirty_ns() >= options_.age_max_ns) {
+    // Nothing dirty but on the list: a size or a time to store.
+    const int64_t oldest = inode->pages.oldest_dirty_ns();
+    if (all || oldest == INT64_MAX || now - oldest >= options_.age_max_ns) {
       due.push_back(inode.Clone());
     }
   }
@@ -174,14 +191,14 @@ bool Writeback::TryClaimRoundSlot(Inode& inode) {
   return true;
 }
 
-void Writeback::ReleaseRoundSlot(Inode& inode) {
-  std::vector<std::function<void()>> waiters;
+void Writeback::ReleaseRoundSlot(Inode& inode, const Status& status) {
+  std::vector<Done> waiters;
   {
     MutexLock lock(inode.writeback_lock);
     inode.round_active = false;
     waiters.swap(inode.round_waiters);
   }
-  for (auto& waiter : waiters) waiter();
+  for (Done& waiter : waiters) waiter(status);
 }
 
 StatusOr<BlockRun> Writeback::ClaimRun(BlockNumber goal, uint32_t wanted) {
@@ -244,6 +261,8 @@ std::unique_ptr<Writeback::Round> Writeback::BuildRound(const InodeRef& inode, s
   round->size_after =
       all || round->pages.empty() ? size
                                   : std::min(size, (round->pages.back().index + 1) * kBlockBytes);
+  // With a failed page the size must not rise over what that page should have stored.
+  if (inode->pages.HasErrors()) round->size_after = 0;
   const Lsn truncated = inode->truncated.load(std::memory_order_acquire);
   if (truncated > log_.durable_sequence()) round->status = log_.Force(truncated);
   if (round->status.ok()) round->status = MapPages(*round);
@@ -274,12 +293,6 @@ void Writeback::Submit(std::vector<std::unique_ptr<Round>> rounds) {
   });
 }
 
-void Writeback::StartRound(const InodeRef& inode) {
-  std::vector<std::unique_ptr<Round>> rounds;
-  rounds.push_back(BuildRound(inode, kRoundPagesMax));
-  Submit(std::move(rounds));
-}
-
 // New extents and the new size, after their data is on the device.
 Status Writeback::CommitRound(Round& round) {
   Inode& inode = *round.inode;
@@ -294,6 +307,15 @@ Status Writeback::CommitRound(Round& round) {
     // The size in memory may have shrunk since, but a truncation waits for the round.
     grows = round.size_after > inode.disk.size_bytes;
   }
+  const Status status = CommitExtents(round, grows, mtime);
+  if (!status.ok() && mtime) {
+    MutexLock lock(inode.writeback_lock);
+    if (!inode.pending_mtime) inode.pending_mtime = mtime;
+  }
+  return status;
+}
+
+Status Writeback::CommitExtents(Round& round, bool grows, const std::optional<Time>& mtime) {
   size_t next = round.committed;
   if (next == round.claimed.size() && !grows && !mtime) return OkStatus();
   do {
@@ -340,7 +362,7 @@ void Writeback::FinishRound(Round& round) {
   }
   for (const FilePages::DirtyPage& page : round.pages) inode.pages.EndWriteback(page, failed);
   UsePromise(inode, real);
-  ReleaseRoundSlot(inode);
+  ReleaseRoundSlot(inode, round.status);
 }
 
 void Writeback::UsePromise(Inode& inode, uint64_t blocks) {
@@ -388,50 +410,37 @@ void Writeback::ExtentLoop() {
 
 // ---- Flushing -------------------------------------------------------------------------------------
 
-namespace {
-uint64_t DiskSize(Inode& inode) {
-  ReaderLock lock(inode.lock);
-  return inode.disk.size_bytes;
-}
-}  // namespace
-
-void Writeback::FlushStep(const InodeRef& inode, int rounds_left, Done done) {
-  // A round that started before this call may have missed pages: one that starts now, or the next
-  // one after the running one, has them all.
-  const bool dirty = inode->pages.dirty_count() > 0 || inode->pages.writeback_count() > 0 ||
-                     inode->size.load(std::memory_order_acquire) > DiskSize(*inode);
-  bool pending = false;
-  {
-    MutexLock lock(inode->writeback_lock);
-    pending = inode->pending_mtime.has_value();
-  }
+void Writeback::FlushAsync(const InodeRef& inode, Done done) {
   if (inode->pages.HasErrors()) {
     done(ErrnoError(EIO, absl::StrCat("inode ", inode->ino, ": data could not be written")));
     return;
   }
-  if (rounds_left == 0 || (!dirty && !pending)) {
-    done(OkStatus());
-    return;
-  }
-  auto again = std::make_shared<InodeRef>(inode.Clone());
   {
     MutexLock lock(inode->writeback_lock);
     if (inode->round_active) {
-      // When it ends, everything that was dirty by now goes into the next one.
-      inode->round_waiters.push_back([this, again, done = std::move(done)] {
-        FlushStep(*again, 1, std::move(done));
+      // It may have begun before some of the data was there, or be limited: look again after it.
+      auto again = std::make_shared<InodeRef>(inode.Clone());
+      inode->round_waiters.push_back([this, again, done = std::move(done)](const Status&) {
+        FlushAsync(*again, std::move(done));
       });
       return;
     }
     inode->round_active = true;
-    inode->round_waiters.push_back([this, again, done = std::move(done)] {
-      FlushStep(*again, 0, std::move(done));
-    });
   }
-  StartRound(inode);
+  if (!NeedsRound(*inode)) {
+    ReleaseRoundSlot(*inode, OkStatus());
+    done(OkStatus());
+    return;
+  }
+  {
+    MutexLock lock(inode->writeback_lock);
+    inode->round_waiters.push_back(std::move(done));
+  }
+  // Without a limit: it takes everything that is dirty now.
+  std::vector<std::unique_ptr<Round>> rounds;
+  rounds.push_back(BuildRound(inode, SIZE_MAX));
+  Submit(std::move(rounds));
 }
-
-void Writeback::FlushAsync(const InodeRef& inode, Done done) { FlushStep(inode, 1, std::move(done)); }
 
 Status Writeback::Flush(const InodeRef& inode) {
   Event finished;
@@ -485,13 +494,13 @@ void Writeback::BeginExclusive(const InodeRef& inode) {
     {
       MutexLock lock(inode->writeback_lock);
       if (!inode->round_active) continue;
-      inode->round_waiters.push_back([&ended] { ended.Set(); });
+      inode->round_waiters.push_back([&ended](const Status&) { ended.Set(); });
     }
     ended.Wait();
   }
 }
 
-void Writeback::EndExclusive(const InodeRef& inode) { ReleaseRoundSlot(*inode); }
+void Writeback::EndExclusive(const InodeRef& inode) { ReleaseRoundSlot(*inode, OkStatus()); }
 
 void Writeback::FlusherLoop() {
   // No ring of its own: rounds complete on the device's thread, this one starts them and goes on.
@@ -504,12 +513,17 @@ void Writeback::FlusherLoop() {
       if (stopping_) return;
       all = std::exchange(kicked_, false);
     }
+    ReleaseThrottled();  // A truncation may have dropped what they waited for.
     all = all || pages_.dirty_pages.load(std::memory_order_relaxed) >
                      static_cast<int64_t>(options_.dirty_background_pages);
     std::vector<std::unique_ptr<Round>> rounds;
     size_t pages = 0;
     for (const InodeRef& inode : DueInodes(all)) {
-      if (inode->pages.dirty_count() == 0 || !TryClaimRoundSlot(*inode)) continue;
+      if (!NeedsRound(*inode)) {
+        DropIfClean(*inode);
+        continue;
+      }
+      if (!TryClaimRoundSlot(*inode)) continue;
       rounds.push_back(BuildRound(inode, kRoundPagesMax));
       pages += rounds.back()->pages.size();
       if (pages >= kBatchPagesMax) {

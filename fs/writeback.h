@@ -7,6 +7,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -97,15 +98,17 @@ class Writeback {
   void UsePromise(Inode& inode, uint64_t blocks);
   // True: the caller owns the inode's round slot.
   bool TryClaimRoundSlot(Inode& inode);
-  void ReleaseRoundSlot(Inode& inode);
+  void ReleaseRoundSlot(Inode& inode, const Status& status);
   std::unique_ptr<Round> BuildRound(const InodeRef& inode, size_t pages_max);
   Status MapPages(Round& round);
   StatusOr<BlockRun> ClaimRun(BlockNumber goal, uint32_t wanted);
   void Submit(std::vector<std::unique_ptr<Round>> rounds);
-  void StartRound(const InodeRef& inode);
   void FinishRound(Round& round);
   Status CommitRound(Round& round);
-  void FlushStep(const InodeRef& inode, int rounds_left, Done done);
+  Status CommitExtents(Round& round, bool grows, const std::optional<Time>& mtime);
+  // True when a round of the inode would store something.
+  bool NeedsRound(Inode& inode);
+  bool OverDirtyLimit() const;
 
   void FlusherLoop();
   void ExtentLoop();

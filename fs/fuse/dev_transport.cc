@@ -2,6 +2,7 @@
 #include "fs/fuse/dev_transport.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -26,6 +27,11 @@ class DevChannel : public Channel {
     if (static_cast<size_t>(bytes) < sizeof(fuse_in_header)) return Received::kNothing;
     Sort(static_cast<size_t>(bytes), request, frames);
     return Received::kRequest;
+  }
+
+  bool HasMore() override {
+    pollfd question = {fd_, POLLIN, 0};
+    return poll(&question, 1, 0) > 0 && (question.revents & POLLIN) != 0;
   }
 
  private:

@@ -17,9 +17,9 @@ void Init(void* session, fuse_conn_info* connection) {
 
 }  // namespace
 
-// Not wanted, each for a reason: ATOMIC_O_TRUNC (opens are not sent, so the truncation would be lost),
-// HANDLE_KILLPRIV (its V2 is patched in), AUTO_INVAL_DATA (nobody else changes files), SPLICE_* (we
-// receive ourselves), POSIX_LOCKS and FLOCK_LOCKS (the kernel's own do).
+// Not wanted, each for a reason: ATOMIC_O_TRUNC (opens are not sent, so the truncation would be
+// lost), HANDLE_KILLPRIV (its V2 is patched in), AUTO_INVAL_DATA (nobody else changes files),
+// SPLICE_* (we receive ourselves), POSIX_LOCKS and FLOCK_LOCKS (the kernel's own do).
 void Session::Negotiate(fuse_conn_info& connection) const {
   unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
                     FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_EXPORT_SUPPORT |

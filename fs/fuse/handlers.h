@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One thin handler per FUSE operation: decode, one filesystem call, one reply. libfuse calls them with
-// the Session as user data; t_request is the raw request.
+// One thin handler per FUSE operation: decode, one filesystem call, one reply. libfuse calls them
+// with the Session as user data; t_request is the raw request.
 #pragma once
 
 #define FUSE_USE_VERSION 35
@@ -11,14 +11,15 @@
 
 namespace pbfs::fuse {
 
-// What libfuse dispatches to. An operation that is not set is answered ENOSYS by libfuse, which makes
-// the kernel stop asking and do without: ACCESS (default_permissions), FLUSH, BMAP, POLL,
+// What libfuse dispatches to. An operation that is not set is answered ENOSYS by libfuse, which
+// makes the kernel stop asking and do without: ACCESS (default_permissions), FLUSH, BMAP, POLL,
 // COPY_FILE_RANGE, FALLOCATE, locks.
 fuse_lowlevel_ops MakeOperations();
 
 // We are the only writer: what the kernel knows stays true.
 inline constexpr double kForeverSeconds = 1e15;
-// Except that a write takes away set-id bits (FUSE_WRITE_KILL_SUIDGID) and its answer does not say so.
+// Except that a write takes away set-id bits (FUSE_WRITE_KILL_SUIDGID) and its answer does not say
+// so.
 double AttributesValidSeconds(const Attributes& attributes);
 
 inline Session& SessionOf(fuse_req_t request) {
@@ -29,13 +30,13 @@ inline void ReplyStatus(fuse_req_t request, const Status& status) {
 }
 struct stat StatOf(const Attributes& attributes);
 fuse_entry_param EntryOf(Session& session, const Attributes& attributes);
-// Calls `then(status)`: when the last change of `ino` is durable, if that is `wanted`, else at once.
+// Calls `then(status)`: when the last change of `ino` is durable, if that is `wanted`, else at
+// once.
 template <typename Then>
 void AfterSync(Session& session, bool wanted, InodeNumber ino, Then then) {
   if (!wanted) return then(OkStatus());
-  session.fs().Fsync(ino, false, [then, token = session.NewToken()](const Status& status) {
-    then(status);
-  });
+  session.fs().Fsync(ino, false,
+                     [then, token = session.NewToken()](const Status& status) { then(status); });
 }
 
 // handlers_names.cc

@@ -74,8 +74,7 @@ void HandleSetAttr(fuse_req_t request, fuse_ino_t nodeid, struct stat* values, i
   Session& session = SessionOf(request);
   const InodeNumber ino = session.InodeOf(nodeid);
   SetAttributes change = SetAttributesFrom(*values, which);
-  // libfuse knows this bit by another name.
-  static_assert(FUSE_SET_ATTR_KILL_SUID == FATTR_KILL_SUIDGID);
+  // libfuse lets this bit pass: it knows it as FUSE_SET_ATTR_KILL_SUID.
   change.kill_suidgid = (which & FATTR_KILL_SUIDGID) != 0;
   if (change.uid || change.gid) change.kill_suidgid |= ChownKillsSuid(session, ino);
   const auto changed = session.fs().SetAttributesOf(ino, change);

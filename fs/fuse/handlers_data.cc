@@ -87,8 +87,8 @@ void HandleOpenDir(fuse_req_t request, fuse_ino_t, fuse_file_info*) {
 void HandleRead(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset, fuse_file_info*) {
   Session& session = SessionOf(request);
   session.fs().Read(session.InodeOf(nodeid), static_cast<uint64_t>(offset), size,
-                    [request, token = session.NewToken()](
-                        const Status& status, const LogicalBuffer& data, PageHold) {
+                    [request, token = session.NewToken()](const Status& status,
+                                                          const LogicalBuffer& data, PageHold) {
                       if (!status.ok()) return ReplyStatus(request, status);
                       const auto segments = data.segments();
                       fuse_reply_iov(request, segments.data(), static_cast<int>(segments.size()));
@@ -100,8 +100,8 @@ void HandleWrite(fuse_req_t request, fuse_ino_t nodeid, fuse_bufvec*, off_t offs
   Session& session = SessionOf(request);
   const auto& body = t_request->body<fuse_write_in>();
   const size_t size = body.size;
-  const auto job = std::make_shared<WriteJob>(session.fs().page_cache(),
-                                              std::exchange(t_request->frames, {}));
+  const auto job =
+      std::make_shared<WriteJob>(session.fs().page_cache(), std::exchange(t_request->frames, {}));
   session.fs().Write(session.InodeOf(nodeid), static_cast<uint64_t>(offset), PayloadOf(*job, size),
                      WriteFlagsOf(body),
                      [request, size, job, token = session.NewToken()](const Status& status) {
@@ -122,14 +122,14 @@ void HandleFsync(fuse_req_t request, fuse_ino_t nodeid, int datasync, fuse_file_
 
 void HandleLseek(fuse_req_t request, fuse_ino_t nodeid, off_t offset, int whence, fuse_file_info*) {
   Session& session = SessionOf(request);
-  session.seek_helper().Queue([&session, request, nodeid, offset, whence,
-                               token = session.NewToken()] {
-    session.CollectDirtyPages(nodeid);
-    const auto found =
-        session.fs().Seek(session.InodeOf(nodeid), static_cast<uint64_t>(offset), whence);
-    if (!found.ok()) return ReplyStatus(request, found.status());
-    fuse_reply_lseek(request, static_cast<off_t>(*found));
-  });
+  session.seek_helper().Queue(
+      [&session, request, nodeid, offset, whence, token = session.NewToken()] {
+        session.CollectDirtyPages(nodeid);
+        const auto found =
+            session.fs().Seek(session.InodeOf(nodeid), static_cast<uint64_t>(offset), whence);
+        if (!found.ok()) return ReplyStatus(request, found.status());
+        fuse_reply_lseek(request, static_cast<off_t>(*found));
+      });
 }
 
 void HandleIoctl(fuse_req_t request, fuse_ino_t, unsigned, void*, fuse_file_info*, unsigned,

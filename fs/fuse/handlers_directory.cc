@@ -75,8 +75,8 @@ void HandleReadDir(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t off
 void HandleReadDirPlus(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset,
                        fuse_file_info*) {
   Session& session = SessionOf(request);
-  const auto entries = CollectEntries(request, session.InodeOf(nodeid),
-                                      static_cast<uint64_t>(offset), size, true);
+  const auto entries =
+      CollectEntries(request, session.InodeOf(nodeid), static_cast<uint64_t>(offset), size, true);
   if (!entries.ok()) return ReplyStatus(request, entries.status());
   std::vector<char> reply(size);
   std::vector<InodeNumber> referenced;

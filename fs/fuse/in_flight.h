@@ -9,8 +9,8 @@
 
 namespace pbfs::fuse {
 
-// Counts what still uses the filesystem: requests being received or handled, and callbacks that will
-// answer one. Thread-safe.
+// Counts what still uses the filesystem: requests being received or handled, and callbacks that
+// will answer one. Thread-safe.
 class InFlight {
  public:
   // One unit; a copy is one more.

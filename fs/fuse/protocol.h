@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel's FUSE protocol as far as pbfs looks at it itself: what libfuse's parsed API drops, and
-// what the installed linux/fuse.h (7.38 on the reference machine) does not know yet.
+// The kernel's FUSE protocol as far as pbfs looks at it itself: what libfuse's parsed API drops,
+// and what the installed linux/fuse.h (7.38 on the reference machine) does not know yet.
 #pragma once
 
 #include <linux/fuse.h>

@@ -12,9 +12,19 @@ ReceiveFrames::~ReceiveFrames() {
 }
 
 void ReceiveFrames::Refill() {
-  if (frames_.size() == kCount) return;
-  cache_.AllocateMany(kCount - frames_.size(), frames_, PageUse::kData);
-  segments_valid_ = false;
+  const size_t count = frames_.size();
+  if (count == kCount) return;
+  cache_.AllocateMany(kCount - count, frames_, PageUse::kData);
+  for (size_t i = count; i < kCount; ++i) AppendSegment(*frames_[i]);
+}
+
+void ReceiveFrames::AppendSegment(const PageBuf& frame) {
+  iovec& last = segments_.back();
+  if (segments_.size() > 1 && static_cast<std::byte*>(last.iov_base) + last.iov_len == frame.data) {
+    last.iov_len += kPageBytes;
+  } else {
+    segments_.push_back({frame.data, kPageBytes});
+  }
 }
 
 void ReceiveFrames::Take(size_t size_bytes, std::vector<PageBuf*>& out) {
@@ -23,15 +33,24 @@ void ReceiveFrames::Take(size_t size_bytes, std::vector<PageBuf*>& out) {
   const auto end = frames_.begin() + static_cast<std::ptrdiff_t>(count);
   out.assign(frames_.begin(), end);
   frames_.erase(frames_.begin(), end);
-  segments_valid_ = false;
+  size_t left = count * kPageBytes;
+  auto segment = segments_.begin() + 1;
+  for (; left > 0 && segment->iov_len <= left; ++segment) left -= segment->iov_len;
+  if (left > 0) {
+    segment->iov_base = static_cast<std::byte*>(segment->iov_base) + left;
+    segment->iov_len -= left;
+  }
+  segments_.erase(segments_.begin() + 1, segment);
 }
 
 void ReceiveFrames::Return(std::vector<PageBuf*>& frames) {
   frames.erase(std::remove(frames.begin(), frames.end(), nullptr), frames.end());
+  if (frames.empty()) return;
   frames_.insert(frames_.begin(), frames.begin(), frames.end());
   frames.clear();
-  segments_valid_ = false;
   PBFS_CHECK(frames_.size() <= kCount);
+  segments_.resize(1);
+  for (const PageBuf* frame : frames_) AppendSegment(*frame);
 }
 
 void ReceiveFrames::CopyTo(void* destination, size_t size_bytes) const {
@@ -42,22 +61,8 @@ void ReceiveFrames::CopyTo(void* destination, size_t size_bytes) const {
   }
 }
 
-// Neighbouring frames become one segment: the kernel copies and checks each entry per receive.
 const std::vector<iovec>& ReceiveFrames::Segments(void* head, size_t head_bytes) {
-  if (segments_valid_) {
-    segments_[0] = {head, head_bytes};
-    return segments_;
-  }
-  segments_.assign(1, {head, head_bytes});
-  for (PageBuf* frame : frames_) {
-    iovec& last = segments_.back();
-    if (segments_.size() > 1 && static_cast<std::byte*>(last.iov_base) + last.iov_len == frame->data) {
-      last.iov_len += kPageBytes;
-    } else {
-      segments_.push_back({frame->data, kPageBytes});
-    }
-  }
-  segments_valid_ = true;
+  segments_[0] = {head, head_bytes};
   return segments_;
 }
 

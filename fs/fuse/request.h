@@ -16,7 +16,8 @@ namespace pbfs::fuse {
 // The free frames a loop receives payloads into. Single thread at a time.
 class ReceiveFrames {
  public:
-  // One more than a WRITE of the greatest length needs, as the kernel may count an unaligned one so.
+  // One more than a WRITE of the greatest length needs, as the kernel may count an unaligned one
+  // so.
   static constexpr size_t kCount = kWriteBytesMax / kPageBytes + 1;
 
   // `cache` is borrowed.
@@ -38,10 +39,13 @@ class ReceiveFrames {
   const std::vector<iovec>& Segments(void* head, size_t head_bytes);
 
  private:
+  void AppendSegment(const PageBuf& frame);
+
   PageCache& cache_;
   std::vector<PageBuf*> frames_;
-  std::vector<iovec> segments_;
-  bool segments_valid_ = false;
+  // [0] is the head's place, the rest describes frames_; neighbouring frames share one, as the
+  // kernel copies and checks each per receive.
+  std::vector<iovec> segments_{1};
 };
 
 // One request, owned by the thread that processes it. WRITE: `head` and the payload in `frames`.

@@ -10,10 +10,10 @@
 
 namespace pbfs::fuse {
 
-// Answers SEEK_DATA and SEEK_HOLE. The kernel asks without writing its dirty pages first, so data just
-// written would be taken for a hole: it is made to send those pages, and the question is answered
-// after that. It waits for our replies to those WRITEs meanwhile, so this must not happen on a worker
-// that drives a loop. Thread-safe.
+// Answers SEEK_DATA and SEEK_HOLE. The kernel asks without writing its dirty pages first, so data
+// just written would be taken for a hole: it is made to send those pages, and the question is
+// answered after that. It waits for our replies to those WRITEs meanwhile, so this must not happen
+// on a worker that drives a loop. Thread-safe.
 class SeekHelper {
  public:
   // `job` runs on the helper's thread, in order.

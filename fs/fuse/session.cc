@@ -52,8 +52,7 @@ bool IsConnectionGone(int error) { return error == ENODEV || error == ECONNABORT
 
 void Session::Deleter::operator()(fuse_session* session) const { fuse_session_destroy(session); }
 
-Session::Session(const SessionOptions& options)
-    : options_(options), prime_name_(NewPrimeName()) {}
+Session::Session(const SessionOptions& options) : options_(options), prime_name_(NewPrimeName()) {}
 
 Session::~Session() { PBFS_CHECK(workers_ == nullptr); }
 
@@ -110,7 +109,7 @@ Status Session::Start(FileSystem& fs) {
     Stop();
     return ErrnoError(init_error_.value_or(EPROTO), "the kernel and libfuse cannot agree (INIT)");
   }
-  const Status status = workers_->Run();
+  Status status = workers_->Run();
   if (!status.ok()) Stop();
   return status;
 }
@@ -175,8 +174,8 @@ void Session::CollectDirtyPages(uint64_t nodeid) {
   fuse_lowlevel_notify_inval_inode(libfuse_.get(), nodeid, 0, 0);
 }
 
-// The better way, for root: opens the file by its handle, as an NFS server would, and writes its pages
-// as sync_file_range(2) does, in large requests and without an FSYNC. False: did not work.
+// The better way, for root: opens the file by its handle, as an NFS server would, and writes its
+// pages as sync_file_range(2) does, in large requests and without an FSYNC. False: did not work.
 bool Session::SyncThroughMount(uint64_t nodeid) {
   const Place place = [this] {
     MutexLock lock(place_mutex_);
@@ -192,10 +191,9 @@ bool Session::SyncThroughMount(uint64_t nodeid) {
   if (file < 0) return false;
   struct stat status = {};
   const bool ours = fstat(file, &status) == 0 && status.st_dev == place.device;
-  const bool written =
-      ours && sync_file_range(file, 0, 0,
-                              SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                                  SYNC_FILE_RANGE_WAIT_AFTER) == 0;
+  const bool written = ours && sync_file_range(file, 0, 0,
+                                               SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                                                   SYNC_FILE_RANGE_WAIT_AFTER) == 0;
   close(file);
   return written;
 }
@@ -220,8 +218,8 @@ int Session::Send(iovec* segments, int count) {
     const auto& header = *static_cast<const fuse_out_header*>(segments[0].iov_base);
     init_error_ = -header.error;
     if (header.error == 0 && count == 2 && segments[1].iov_len >= sizeof(fuse_init_out)) {
-      const auto& offer = *reinterpret_cast<const fuse_init_in*>(init_request_.data() +
-                                                                 sizeof(fuse_in_header));
+      const auto& offer =
+          *reinterpret_cast<const fuse_init_in*>(init_request_.data() + sizeof(fuse_in_header));
       static_cast<fuse_init_out*>(segments[1].iov_base)->flags |= offer.flags & kInitFlagsPatched;
     }
   }

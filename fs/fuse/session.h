@@ -37,15 +37,16 @@ struct SessionOptions {
 // One FileSystem served on one mounted FUSE descriptor. The order of calls is the order below; each
 // once, by one thread.
 //
-// The filesystem is mounted between ReceiveInit() and Start(): only a first request that can be read
-// proves that the kernel's mount is ours, and the log may be replayed only then.
+// The filesystem is mounted between ReceiveInit() and Start(): only a first request that can be
+// read proves that the kernel's mount is ours, and the log may be replayed only then.
 class Session : private WorkerPool::Processor {
  public:
   // Owns `fd` from now on.
   static StatusOr<std::unique_ptr<Session>> Create(int fd, const SessionOptions& options);
   ~Session() override;
 
-  // Takes the first request. EPERM: the kernel attached the mount to an older one of the same device.
+  // Takes the first request. EPERM: the kernel attached the mount to an older one of the same
+  // device.
   Status ReceiveInit();
   // Answers it; requests are served when it returns. `fs` is borrowed until Stop().
   Status Start(FileSystem& fs);

@@ -37,6 +37,7 @@ class SpinPolicy {
     penalty_ = std::min(penalty_ * 2 + 1, kSpinPenaltyMax);
     skip_ = penalty_;
   }
+  // Slept that long until a request came.
   void Slept(Clock::duration time) {
     if (time < kShortSleep && skip_ > 0) --skip_;
   }
@@ -56,6 +57,9 @@ struct WorkerPool::Loop {
   std::unique_ptr<Channel> channel;
   ReceiveFrames frames;
   SpinPolicy spin;
+  // The one that watches.
+  bool is_first = false;
+  std::atomic<bool> parked{false};
 };
 
 // One thread. `loop_` is set while it drives one.
@@ -75,6 +79,7 @@ class WorkerPool::Worker : public BlockingObserver {
   Channel::Received Receive();
   void Handle();
   void Idle();
+  void Park();
   bool SpinForRequest();
 
   WorkerPool& pool_;
@@ -83,6 +88,8 @@ class WorkerPool::Worker : public BlockingObserver {
   bool blocked_ = false;
   Request request_;
   InFlight::Token token_;
+  // How long the thread has just slept, until it receives.
+  Clock::duration slept_{Clock::duration::max()};
   std::thread thread_;
 
   // Guarded by the pool's mutex.
@@ -104,6 +111,9 @@ void WorkerPool::Worker::Main() {
 void WorkerPool::Worker::DriveLoop() {
   while (loop_ != nullptr && !pool_.stopping_.load(std::memory_order_acquire)) {
     if (Receive() == Channel::Received::kRequest || SpinForRequest()) {
+      if (pool_.parked_loops_.load(std::memory_order_relaxed) > 0 && loop_->channel->HasMore()) {
+        pool_.WakeParked();
+      }
       Handle();
       if (loop_ != nullptr) loop_->ring->RunOnce(0);
     } else {
@@ -128,7 +138,11 @@ Channel::Received WorkerPool::Worker::Receive() {
     received = loop_->channel->TryReceive(request_, loop_->frames);
   }
   if (received == Channel::Received::kClosed) pool_.StopReceiving();
-  if (received != Channel::Received::kRequest) token_ = {};
+  if (received == Channel::Received::kRequest) {
+    loop_->spin.Slept(std::exchange(slept_, Clock::duration::max()));
+  } else {
+    token_ = {};
+  }
   return received;
 }
 
@@ -186,11 +200,22 @@ void WorkerPool::Worker::Idle() {
     loop_->ring->Reap(-1);
   } else if (!pool_.MayReceive()) {
     loop_->ring->Reap(kReapIntervalNs);
+  } else if (!loop_->is_first) {
+    Park();
   } else {
     const Clock::time_point start = Clock::now();
     loop_->ring->RunOnce(-1);
-    loop_->spin.Slept(Clock::now() - start);
+    slept_ = Clock::now() - start;
   }
+}
+
+// Until WakeParked() or a completion of this ring.
+void WorkerPool::Worker::Park() {
+  loop_->parked.store(true, std::memory_order_relaxed);
+  pool_.parked_loops_.fetch_add(1, std::memory_order_relaxed);
+  loop_->ring->Reap(-1);
+  pool_.parked_loops_.fetch_sub(1, std::memory_order_relaxed);
+  loop_->parked.store(false, std::memory_order_relaxed);
 }
 
 WorkerPool::WorkerPool(Processor& processor, PageCache& cache, InFlight& in_flight,
@@ -206,6 +231,7 @@ StatusOr<std::unique_ptr<WorkerPool>> WorkerPool::Create(Transport& transport, P
     auto loop = std::make_unique<Loop>(cache);
     PBFS_ASSIGN_OR_RETURN(loop->ring, IoRing::Create(kRingEntries));
     PBFS_ASSIGN_OR_RETURN(loop->channel, transport.OpenChannel(*loop->ring));
+    loop->is_first = i == 0;
     pool->loops_.push_back(std::move(loop));
   }
   return pool;
@@ -223,6 +249,14 @@ WorkerPool::~WorkerPool() { PBFS_CHECK(workers_.empty()); }
 bool WorkerPool::MayReceive() const {
   return receiving_.load(std::memory_order_relaxed) &&
          blocked_handlers_.load(std::memory_order_relaxed) < options_.blocked_handlers_max;
+}
+
+void WorkerPool::WakeParked() {
+  for (auto& loop : loops_) {
+    if (!loop->parked.exchange(false, std::memory_order_relaxed)) continue;
+    loop->ring->Wake();
+    return;
+  }
 }
 
 bool WorkerPool::PassLoop(Loop& loop) {

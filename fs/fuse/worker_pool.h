@@ -19,6 +19,10 @@ namespace pbfs::fuse {
 // (base/blocking.h) and ends without one; its thread then stands by itself. So no request waits
 // behind a blocked one, and a ring is always reaped.
 //
+// The first loop watches for requests. The others park; one is woken when a request waits although
+// another was just received, so a lone client does not wake threads in vain, and many clients or a
+// queue of writes are served on all processors.
+//
 // Limits: at most `blocked_handlers_max` handlers wait at once, give or take one per loop; beyond,
 // loops only reap.
 class WorkerPool {
@@ -61,6 +65,8 @@ class WorkerPool {
   WorkerPool(Processor& processor, PageCache& cache, InFlight& in_flight, const Options& options);
 
   bool MayReceive() const;
+  // Wakes a loop that is parked, if there is one.
+  void WakeParked();
   // Gives the loop to a standby thread, or to a new one; false when no thread can be had.
   bool PassLoop(Loop& loop) ABSL_LOCKS_EXCLUDED(mutex_);
   // For a thread without a loop: waits for one. nullptr: the pool stops.
@@ -77,6 +83,7 @@ class WorkerPool {
   std::atomic<bool> stopping_{false};
   std::atomic<unsigned> blocked_handlers_{0};
   std::atomic<bool> someone_spins_{false};
+  std::atomic<unsigned> parked_loops_{0};
   Event ended_;
 
   Mutex mutex_;

@@ -27,16 +27,48 @@ size_t ResidentBytes() {
   return resident_pages * 4096;
 }
 
+// Runs Allocate() on another thread; ends with the frame.
+class Waiter {
+ public:
+  explicit Waiter(PageCache& pages, size_t count = 1, PageUse use = PageUse::kMetadata)
+      : pages_(pages), thread_([this, count, use] {
+          pages_.AllocateMany(count, taken_, use);
+          done_.Set();
+        }) {
+    while (pages.stats().allocation_waits == 0) std::this_thread::yield();
+  }
+  ~Waiter() {
+    thread_.join();
+    UnpinAll(pages_, taken_);
+  }
+  bool IsDone() { return done_.IsSet(); }
+  void Join() { done_.Wait(); }
+  // Within half the time after which a waiter that nobody woke looks again.
+  void JoinAtOnce() {
+    const auto start = std::chrono::steady_clock::now();
+    done_.Wait();
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(500));
+  }
+
+ private:
+  PageCache& pages_;
+  std::vector<PageBuf*> taken_;
+  Event done_;
+  std::thread thread_;
+};
+
 class PageCacheTest : public testing::Test {
  protected:
   // A clean page of `file`, evictable.
-  void AddClean(FilePages& file, uint64_t index) { file.InsertClean(index, *pages_.Allocate()); }
+  void AddClean(FilePages& file, uint64_t index, PageUse use = PageUse::kMetadata) {
+    file.InsertClean(index, *pages_.Allocate(use));
+  }
   // A read of one page through the cache, as a filesystem does it. True on a hit.
-  bool ReadPage(FilePages& file, uint64_t index) {
+  bool ReadPage(FilePages& file, uint64_t index, PageUse use = PageUse::kMetadata) {
     std::vector<PageBuf*> found;
     file.Lookup(index, 1, found);
     if (found[0] == nullptr) {
-      AddClean(file, index);
+      AddClean(file, index, use);
       return false;
     }
     pages_.Unpin(*found[0]);
@@ -143,6 +175,67 @@ TEST_F(PageCacheTest, DirtyPagesAreNotEvictedNorScanned) {
   EXPECT_EQ(file.dirty_count(), 1000u);
 }
 
+TEST_F(PageCacheTest, DirtyDataLeavesFramesToMetadata) {
+  FilePages file(pages_, 1);
+  uint64_t count = 0;
+  while (PageBuf* page = pages_.TryAllocate(PageUse::kData)) {
+    file.InsertDirty(count++, *page, false, 1);
+  }
+  EXPECT_EQ(count, pages_.data_frames_max());
+  std::vector<PageBuf*> metadata;
+  EXPECT_TRUE(pages_.TryAllocateMany(kFrames - count, metadata, PageUse::kMetadata));
+  UnpinAll(pages_, metadata);
+  pages_.CheckInvariants();
+  std::vector<FilePages::DirtyPage> round;
+  file.CollectDirty(0, UINT64_MAX, 1, round);
+  EXPECT_EQ(pages_.TryAllocate(PageUse::kData), nullptr);
+  file.EndWriteback(round[0], false);
+  PageBuf* page = pages_.TryAllocate(PageUse::kData);
+  ASSERT_NE(page, nullptr);
+  pages_.Unpin(*page);
+  pages_.CheckInvariants();
+}
+
+TEST_F(PageCacheTest, AWaiterForDataIsWokenWhenOtherDataBecomesClean) {
+  FilePages file(pages_, 1);
+  for (uint64_t i = 0; i < pages_.data_frames_max(); ++i) {
+    file.InsertDirty(i, *pages_.Allocate(PageUse::kData), false, 1);
+  }
+  std::vector<FilePages::DirtyPage> round;
+  file.CollectDirty(0, UINT64_MAX, 257, round);
+  Waiter waiter(pages_, 257, PageUse::kData);
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_FALSE(waiter.IsDone());
+  for (const auto& page : round) file.EndWriteback(page, false);
+  waiter.JoinAtOnce();
+}
+
+TEST_F(PageCacheTest, AScanOfDataDoesNotEvictHotData) {
+  constexpr uint64_t kHot = kFrames / 4;
+  FilePages hot(pages_, 1);
+  FilePages scanned(pages_, 2);
+  for (int round = 0; round < 3; ++round) {
+    for (uint64_t i = 0; i < kHot; ++i) ReadPage(hot, i, PageUse::kData);
+  }
+  size_t misses = 0;
+  for (uint64_t i = 0; i < 10 * kFrames; ++i) {
+    ReadPage(scanned, i, PageUse::kData);
+    if (i % 16 == 0 && !ReadPage(hot, (i / 16 * 7919) % kHot, PageUse::kData)) ++misses;
+  }
+  EXPECT_EQ(misses, 0u);
+}
+
+TEST_F(PageCacheTest, ColdMetadataGivesWayToData) {
+  FilePages metadata(pages_, 1);
+  FilePages data(pages_, 2);
+  for (uint64_t i = 0; i < 2 * kFrames; ++i) ReadPage(metadata, i);
+  constexpr uint64_t kSet = kFrames / 2;
+  for (int round = 0; round < 4; ++round) {
+    for (uint64_t i = 0; i < kSet; ++i) ReadPage(data, i, PageUse::kData);
+  }
+  EXPECT_GT(data.page_count(), kSet * 9 / 10);
+}
+
 TEST_F(PageCacheTest, APinnedPageIsSetAsideOnceAndComesBackWhenUnpinned) {
   FilePages file(pages_, 1);
   std::vector<PageBuf*> pinned;
@@ -236,36 +329,6 @@ TEST_F(PageCacheTest, WrittenPagesAreEvictedBeforeReadOnes) {
   EXPECT_EQ(read.page_count(), 1000u);
   UnpinAll(pages_, taken);
 }
-
-// Runs Allocate() on another thread; ends with the frame.
-class Waiter {
- public:
-  explicit Waiter(PageCache& pages, size_t count = 1)
-      : pages_(pages), thread_([this, count] {
-          pages_.AllocateMany(count, taken_);
-          done_.Set();
-        }) {
-    while (pages.stats().allocation_waits == 0) std::this_thread::yield();
-  }
-  ~Waiter() {
-    thread_.join();
-    UnpinAll(pages_, taken_);
-  }
-  bool IsDone() { return done_.IsSet(); }
-  void Join() { done_.Wait(); }
-  // Within half the time after which a waiter that nobody woke looks again.
-  void JoinAtOnce() {
-    const auto start = std::chrono::steady_clock::now();
-    done_.Wait();
-    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(500));
-  }
-
- private:
-  PageCache& pages_;
-  std::vector<PageBuf*> taken_;
-  Event done_;
-  std::thread thread_;
-};
 
 TEST_F(PageCacheTest, FreeingAPrivatePageWakesAWaiter) {
   std::vector<PageBuf*> taken = TakeAllBut(pages_, 0);

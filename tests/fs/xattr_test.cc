@@ -222,7 +222,7 @@ TEST_F(XattrTest, BehavesAsAMapAndAbortsLeaveNoTrace) {
 }
 
 // Replaces, removes and grows the largest values among many small ones, the worst for the number of
-// nodes in one transaction: none may come near the limit.
+// nodes in one transaction: a change that came near kXattrChangeBlocksMax would get ENOSPC.
 TEST_F(XattrTest, LargestChangesKeepToTheReservation) {
   std::mt19937_64 random(23);
   for (int i = 0; i < 300; ++i) {
@@ -232,9 +232,10 @@ TEST_F(XattrTest, LargestChangesKeepToTheReservation) {
     const std::string name = absl::StrCat("user.big", random() % 8);
     const size_t length = random() % 3 == 0 ? random() % 65536 : 65536 - random() % 3;
     PBFS_EXPECT_OK(Set(name, MakeValue(1, length)));
-    if (i % 7 == 6) PBFS_EXPECT_OK(Remove(name));
+    if (i % 7 == 6) {
+      PBFS_EXPECT_OK(Remove(name));
+    }
   }
-  // Too little room in the log for a test of each: the trees themselves say how many they touched.
   for (int i = 0; i < 300; i += 2) PBFS_EXPECT_OK(Remove(absl::StrCat("user.small", i)));
 }
 

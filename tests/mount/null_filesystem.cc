@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A FileSystem that lives in memory and dies with its mount: linked in place of the real one it makes
-// a server that measures and tests the FUSE bridge alone. A file's pages are cache frames, so a file
-// larger than -o cache= does not fit. PBFS_NULL_WAIT_US makes name operations wait that long.
+// A FileSystem that lives in memory and dies with its mount: linked in place of the real one it
+// makes a server that measures and tests the FUSE bridge alone. A file's pages are cache frames, so
+// a file larger than -o cache= does not fit. PBFS_NULL_WAIT_US makes name operations wait that
+// long.
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/xattr.h>
@@ -56,7 +57,10 @@ class NullFileSystem : public FileSystem {
     root.attributes.nlink = 2;
     root.attributes.mtime = root.attributes.ctime = root.attributes.atime = Now();
     if (getenv("PBFS_NULL_REPORT") != nullptr) {
-      report_ = {.replayed = true, .checkpoints_replayed = 3, .blocks_replayed = 42, .orphans = 1,
+      report_ = {.replayed = true,
+                 .checkpoints_replayed = 3,
+                 .blocks_replayed = 42,
+                 .orphans = 1,
                  .warnings = {"this is not a real filesystem"}};
     }
   }
@@ -64,7 +68,8 @@ class NullFileSystem : public FileSystem {
     for (auto& [ino, node] : nodes_) DropPages(node, 0);
   }
   Status Unmount() override {
-    if (const char* wait = getenv("PBFS_NULL_UNMOUNT_MS")) usleep(static_cast<unsigned>(atoi(wait)) * 1000);
+    if (const char* wait = getenv("PBFS_NULL_UNMOUNT_MS"))
+      usleep(static_cast<unsigned>(atoi(wait)) * 1000);
     return OkStatus();
   }
   const MountReport& mount_report() const override { return report_; }

@@ -73,10 +73,9 @@ class ImageEditor {
         .entries[ag % kAgEntriesPerBlock];
   }
   void EditGroup(uint32_t ag, const std::function<void(AgEntry&)>& change) {
-    EditAs<AgTableBlock>(superblock_.ag_table_start + ag / kAgEntriesPerBlock,
-                         [&](AgTableBlock& table) {
-                           change(table.entries[ag % kAgEntriesPerBlock]);
-                         });
+    EditAs<AgTableBlock>(
+        superblock_.ag_table_start + ag / kAgEntriesPerBlock,
+        [&](AgTableBlock& table) { change(table.entries[ag % kAgEntriesPerBlock]); });
   }
   // The bitmap block of `block`, and its bit there.
   void EditBit(BlockNumber block, bool used) {
@@ -114,15 +113,15 @@ class ImageEditor {
 
 // What RichImage made, by what is special about it.
 struct RichContents {
-  InodeNumber small_dir = 0;   // Inline: "a", "sub".
-  InodeNumber sub_dir = 0;     // In small_dir, empty.
-  InodeNumber other_dir = 0;   // Inline: "b".
-  InodeNumber large_dir = 0;   // A tree of several nodes.
-  InodeNumber small_file = 0;  // "a" in small_dir: one extent.
-  InodeNumber other_file = 0;  // "b" in other_dir: one extent.
-  InodeNumber sparse_file = 0; // Extents in a tree.
+  InodeNumber small_dir = 0;    // Inline: "a", "sub".
+  InodeNumber sub_dir = 0;      // In small_dir, empty.
+  InodeNumber other_dir = 0;    // Inline: "b".
+  InodeNumber large_dir = 0;    // A tree of several nodes.
+  InodeNumber small_file = 0;   // "a" in small_dir: one extent.
+  InodeNumber other_file = 0;   // "b" in other_dir: one extent.
+  InodeNumber sparse_file = 0;  // Extents in a tree.
   InodeNumber short_link = 0;
-  InodeNumber long_link = 0;   // Target in a tree.
+  InodeNumber long_link = 0;  // Target in a tree.
   InodeNumber fifo = 0;
   InodeNumber large_xattrs = 0;  // A file with attributes in a tree.
   InodeNumber small_xattrs = 0;  // A file with two inline attributes.

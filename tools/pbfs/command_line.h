@@ -18,8 +18,8 @@ struct CommandLine {
   bool fake = false;  // mount -f: everything but the mount.
 };
 
-// Parses the arguments. Called as mount.<type> it is mount(8)'s helper: DEVICE MOUNTPOINT -o ..., and
-// -f means fake. nullopt: help or the version was printed. EINVAL: a sentence for the user.
+// Parses the arguments. Called as mount.<type> it is mount(8)'s helper: DEVICE MOUNTPOINT -o ...,
+// and -f means fake. nullopt: help or the version was printed. EINVAL: a sentence for the user.
 StatusOr<std::optional<CommandLine>> ParseCommandLine(int argc, char** argv);
 
 }  // namespace pbfs

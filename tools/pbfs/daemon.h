@@ -13,8 +13,8 @@ inline constexpr int kExitMountFailure = 32;
 // child has said how it went, so that whoever called knows that the mount is there.
 class Daemon {
  public:
-  // Forks. In the child returns true. In the parent waits and returns false; `*exit_code` is what the
-  // child reported.
+  // Forks. In the child returns true. In the parent waits and returns false; `*exit_code` is what
+  // the child reported.
   bool Split(int* exit_code);
   // Child: reports `exit_code`; on 0 also lets go of the terminal, the working directory and stdio.
   void Report(int exit_code);

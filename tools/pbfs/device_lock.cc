@@ -40,7 +40,8 @@ void DeviceLock::Release() {
 StatusOr<DeviceLock> DeviceLock::Take(const std::string& path, bool read_only,
                                       const std::function<bool()>& give_up) {
   DeviceLock lock;
-  lock.fd_ = open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  lock.fd_ =
+      open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   struct stat status = {};
   if (lock.fd_ < 0 || fstat(lock.fd_, &status) != 0) {
     return ErrnoError(errno, strerror(errno));

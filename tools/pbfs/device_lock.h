@@ -20,8 +20,8 @@ class DeviceLock {
   ~DeviceLock() { Release(); }
 
   // Waits for another holder (a server that is still committing after its unmount), but not longer
-  // than half a minute; then EBUSY names it. Gives up early, with ECANCELED, when `give_up` says so.
-  // EROFS, EACCES: cannot be opened for writing; try `read_only`.
+  // than half a minute; then EBUSY names it. Gives up early, with ECANCELED, when `give_up` says
+  // so. EROFS, EACCES: cannot be opened for writing; try `read_only`.
   static StatusOr<DeviceLock> Take(const std::string& path, bool read_only,
                                    const std::function<bool()>& give_up);
   void Release();

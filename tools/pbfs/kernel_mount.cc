@@ -31,8 +31,8 @@ Status SystemError(int error, const std::string& what) {
 StatusOr<int> MountAsRoot(const KernelMountRequest& request) {
   const int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
   if (fd < 0) {
-    return SystemError(errno, errno == ENOENT ? "/dev/fuse (is the fuse module loaded?)"
-                                              : "/dev/fuse");
+    return SystemError(errno,
+                       errno == ENOENT ? "/dev/fuse (is the fuse module loaded?)" : "/dev/fuse");
   }
   std::string data =
       absl::StrCat("fd=", fd, ",rootmode=40000,user_id=", getuid(), ",group_id=", getgid(),
@@ -52,6 +52,7 @@ StatusOr<int> MountAsRoot(const KernelMountRequest& request) {
 // Runs fusermount3 and waits for it. `environment`: one more variable, or nullptr.
 Status RunFusermount(const std::vector<std::string>& arguments, char* variable) {
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   std::vector<char*> environment;
@@ -88,8 +89,8 @@ StatusOr<int> ReceiveDescriptor(int socket) {
   return fd;
 }
 
-// fusermount3 is setuid root: it checks what a user may do, mounts, and sends the descriptor over the
-// socket that _FUSE_COMMFD names.
+// fusermount3 is setuid root: it checks what a user may do, mounts, and sends the descriptor over
+// the socket that _FUSE_COMMFD names.
 StatusOr<int> MountAsUser(const KernelMountRequest& request) {
   int sockets[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0) {
@@ -101,13 +102,13 @@ StatusOr<int> MountAsUser(const KernelMountRequest& request) {
   };
   fcntl(sockets[0], F_SETFD, 0);
   const std::string source = absl::StrReplaceAll(request.device, {{"\\", "\\\\"}, {",", "\\,"}});
-  std::string options = absl::StrCat("fsname=", source, ",subtype=pbfs,default_permissions,max_read=",
-                                     fuse::kWriteBytesMax);
+  std::string options = absl::StrCat(
+      "fsname=", source, ",subtype=pbfs,default_permissions,max_read=", fuse::kWriteBytesMax);
   if (request.allow_other) options += ",allow_other";
   if (!request.words.empty()) absl::StrAppend(&options, ",", absl::StrJoin(request.words, ","));
   std::string variable = absl::StrCat("_FUSE_COMMFD=", sockets[0]);
-  PBFS_RETURN_IF_ERROR(RunFusermount({kFusermount, "-o", options, "--", request.mountpoint},
-                                     variable.data()));
+  PBFS_RETURN_IF_ERROR(
+      RunFusermount({kFusermount, "-o", options, "--", request.mountpoint}, variable.data()));
   return ReceiveDescriptor(sockets[1]);
 }
 

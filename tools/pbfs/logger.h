@@ -11,8 +11,8 @@
 
 namespace pbfs {
 
-// Where a mount's messages go: stderr while somebody is there to read it, afterwards syslog, and the
-// file of -o log= in any case. At most kBurstMax lines, refilled slowly. Thread-safe.
+// Where a mount's messages go: stderr while somebody is there to read it, afterwards syslog, and
+// the file of -o log= in any case. At most kBurstMax lines, refilled slowly. Thread-safe.
 class Logger {
  public:
   explicit Logger(std::string device) : name_(std::move(device)) {}

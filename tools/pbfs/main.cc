@@ -38,15 +38,17 @@ StatusOr<std::string> RealPath(const std::string& path) {
 
 // The same for a place that may itself be a mount without a server.
 StatusOr<std::string> RealPathOfMountpoint(const std::string& path) {
-  const StatusOr<std::string> real = RealPath(path);
+  StatusOr<std::string> real = RealPath(path);
   if (real.ok() || ErrnoOf(real.status()) != ENOTCONN) return real;
   const size_t slash = path.find_last_of('/');
   const bool plain = slash == std::string::npos;
-  PBFS_ASSIGN_OR_RETURN(const std::string parent, RealPath(plain ? "." : path.substr(0, slash + 1)));
+  PBFS_ASSIGN_OR_RETURN(const std::string parent,
+                        RealPath(plain ? "." : path.substr(0, slash + 1)));
   return absl::StrCat(parent == "/" ? "" : parent, "/", plain ? path : path.substr(slash + 1));
 }
 
-// The mountpoint without symbolic links. Mounts of ours that lost their server are taken away first.
+// The mountpoint without symbolic links. Mounts of ours that lost their server are taken away
+// first.
 StatusOr<std::string> PrepareMountpoint(const std::string& path) {
   PBFS_ASSIGN_OR_RETURN(const std::string real, RealPathOfMountpoint(path));
   for (auto entry = FindMountAt(real); entry && entry->is_pbfs() && entry->is_dead();
@@ -66,8 +68,8 @@ StatusOr<std::string> PrepareMountpoint(const std::string& path) {
 Status Remount(const CommandLine& command) {
   if (mount(command.device.c_str(), command.mountpoint.c_str(), nullptr,
             command.options.kernel_flags | MS_REMOUNT, nullptr) != 0) {
-    return ErrnoError(errno, absl::StrCat("cannot remount ", command.mountpoint, ": ",
-                                          strerror(errno)));
+    return ErrnoError(errno,
+                      absl::StrCat("cannot remount ", command.mountpoint, ": ", strerror(errno)));
   }
   return OkStatus();
 }

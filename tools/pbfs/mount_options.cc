@@ -27,24 +27,36 @@ struct KernelFlag {
   bool clears;
 };
 constexpr KernelFlag kKernelFlags[] = {
-    {"ro", MS_RDONLY, false},          {"rw", MS_RDONLY, true},
-    {"nosuid", MS_NOSUID, false},      {"suid", MS_NOSUID, true},
-    {"nodev", MS_NODEV, false},        {"dev", MS_NODEV, true},
-    {"noexec", MS_NOEXEC, false},      {"exec", MS_NOEXEC, true},
-    {"sync", MS_SYNCHRONOUS, false},   {"async", MS_SYNCHRONOUS, true},
-    {"dirsync", MS_DIRSYNC, false},    {"noatime", MS_NOATIME, false},
-    {"atime", MS_NOATIME, true},       {"nodiratime", MS_NODIRATIME, false},
-    {"diratime", MS_NODIRATIME, true}, {"relatime", MS_RELATIME, false},
-    {"norelatime", MS_RELATIME, true}, {"strictatime", MS_STRICTATIME, false},
+    {"ro", MS_RDONLY, false},
+    {"rw", MS_RDONLY, true},
+    {"nosuid", MS_NOSUID, false},
+    {"suid", MS_NOSUID, true},
+    {"nodev", MS_NODEV, false},
+    {"dev", MS_NODEV, true},
+    {"noexec", MS_NOEXEC, false},
+    {"exec", MS_NOEXEC, true},
+    {"sync", MS_SYNCHRONOUS, false},
+    {"async", MS_SYNCHRONOUS, true},
+    {"dirsync", MS_DIRSYNC, false},
+    {"noatime", MS_NOATIME, false},
+    {"atime", MS_NOATIME, true},
+    {"nodiratime", MS_NODIRATIME, false},
+    {"diratime", MS_NODIRATIME, true},
+    {"relatime", MS_RELATIME, false},
+    {"norelatime", MS_RELATIME, true},
+    {"strictatime", MS_STRICTATIME, false},
     {"nostrictatime", MS_STRICTATIME, true},
-    {"lazytime", MS_LAZYTIME, false},  {"nolazytime", MS_LAZYTIME, true},
+    {"lazytime", MS_LAZYTIME, false},
+    {"nolazytime", MS_LAZYTIME, true},
 };
 
-// For mount(8), fstab and systemd; they mean nothing here.
+// For mount(8), fstab and systemd, or what mount(8) finds in the mount table when it remounts; they
+// mean nothing here.
 constexpr std::string_view kPassedOver[] = {
-    "defaults", "auto",    "noauto",  "nofail", "_netdev",   "user",      "nouser", "users",
-    "owner",    "group",   "silent",  "loud",   "mand",      "nomand",    "iversion",
-    "noiversion", "default_permissions", "comment", "helper", "uhelper",  "fsname", "subtype",
+    "defaults", "auto",    "noauto",   "nofail",     "_netdev", "user",     "nouser",
+    "users",    "owner",   "group",    "silent",     "loud",    "mand",     "nomand",
+    "iversion", "comment", "helper",   "noiversion", "uhelper", "fsname",   "subtype",
+    "user_id",  "blksize", "group_id", "rootmode",   "fd",      "max_read", "default_permissions",
 };
 
 struct Word {

@@ -29,8 +29,8 @@ struct PbfsOptions {
 };
 
 // Adds a list "a,b=c,d" as it stands behind -o; a comma inside double quotes belongs to a value.
-// EINVAL names the option that is unknown or has a bad value; with `sloppy`, unknown ones are passed
-// over (mount -s).
+// EINVAL names the option that is unknown or has a bad value; with `sloppy`, unknown ones are
+// passed over (mount -s).
 Status ParseMountOptions(std::string_view list, bool sloppy, PbfsOptions& options);
 
 }  // namespace pbfs

@@ -52,8 +52,7 @@ std::optional<MountEntry> ParseLine(const std::string& line) {
 bool MountEntry::is_dead() const {
   // Not stat(2), which the kernel answers from its cache.
   struct statfs status = {};
-  return statfs(mountpoint.c_str(), &status) != 0 &&
-         (errno == ENOTCONN || errno == ECONNABORTED);
+  return statfs(mountpoint.c_str(), &status) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 std::vector<MountEntry> ReadMountTable() {

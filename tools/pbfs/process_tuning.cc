@@ -41,9 +41,8 @@ void TuneProcess() {
 
 void TuneBackingDevice(dev_t mount_device, bool fuseblk) {
   if (geteuid() != 0) return;
-  const std::string directory =
-      absl::StrCat("/sys/class/bdi/", major(mount_device), ":", minor(mount_device),
-                   fuseblk ? "-fuseblk" : "", "/");
+  const std::string directory = absl::StrCat("/sys/class/bdi/", major(mount_device), ":",
+                                             minor(mount_device), fuseblk ? "-fuseblk" : "", "/");
   WriteFile(directory + "read_ahead_kb", absl::StrCat(kReadAheadKib));
   WriteFile(directory + "max_ratio", "100");
   WriteFile(directory + "strict_limit", "0");

@@ -36,8 +36,7 @@ Status WithContext(const Status& status, const std::string& context) {
 
 // What mount(2) answers where fuseblk cannot be had, but plain fuse may.
 bool MayTryPlainFuse(int error) {
-  return error == ENODEV || error == EINVAL || error == EBUSY || error == EPERM ||
-         error == ENOTBLK;
+  return error == ENODEV || error == EINVAL || error == EBUSY || error == EPERM || error == ENOTBLK;
 }
 
 }  // namespace
@@ -151,7 +150,7 @@ Status Server::MountKernel() {
     return ErrnoError(ENOTBLK, "type=fuseblk takes root and a block device");
   }
   if (options_.type == MountType::kFuse || !can) return MountKernelAs(false);
-  const Status status = MountKernelAs(true);
+  Status status = MountKernelAs(true);
   if (options_.type == MountType::kFuseblk || !MayTryPlainFuse(ErrnoOf(status))) return status;
   if (status.ok()) return status;
   logger_.Write(absl::StrCat("no fuseblk mount (", status.message(), "), using plain fuse"));
@@ -207,7 +206,7 @@ Status Server::Serve() {
 
 Status Server::Run() {
   session_->WaitForEnd();
-  const Status status = fs_->Unmount();
+  Status status = fs_->Unmount();
   if (!status.ok()) logger_.Write(WithContext(status, "unmount").ToString());
   session_->Stop();
   fs_.reset();

@@ -17,8 +17,9 @@ namespace pbfs {
 // One mount, from the lock on the device to its release.
 class Server {
  public:
-  // Mounted, log replayed, requests served when it returns. nullptr: the device was mounted elsewhere
-  // already and is now bind-mounted here. `mountpoint` is absolute and without symbolic links.
+  // Mounted, log replayed, requests served when it returns. nullptr: the device was mounted
+  // elsewhere already and is now bind-mounted here. `mountpoint` is absolute and without symbolic
+  // links.
   static StatusOr<std::unique_ptr<Server>> Mount(const std::string& device,
                                                  const std::string& mountpoint,
                                                  const PbfsOptions& options, Logger& logger);

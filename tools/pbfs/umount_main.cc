@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// umount.fuse.pbfs, umount.fuseblk.pbfs: umount(8)'s helper. Of a plain fuse mount umount(2) returns
-// while the server is still committing; this waits for it.
+// umount.fuse.pbfs, umount.fuseblk.pbfs: umount(8)'s helper. Of a plain fuse mount umount(2)
+// returns while the server is still committing; this waits for it.
 #include <fcntl.h>
 #include <getopt.h>
 #include <sys/file.h>
@@ -55,15 +55,15 @@ std::string WithoutLinks(const std::string& path) {
   while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
   if (FindMountAt(trimmed)) return trimmed;
   char* const resolved = realpath(trimmed.c_str(), nullptr);
-  const std::string result = resolved != nullptr ? resolved : trimmed;
+  std::string result = resolved != nullptr ? resolved : trimmed;
   free(resolved);
   return result;
 }
 
 int Unmount(const Arguments& arguments, const std::string& mountpoint) {
   if (geteuid() != 0) return UnmountKernelSide(mountpoint, arguments.lazy).ok() ? 0 : EPERM;
-  const int flags = UMOUNT_NOFOLLOW | (arguments.lazy ? MNT_DETACH : 0) |
-                    (arguments.force ? MNT_FORCE : 0);
+  const int flags =
+      UMOUNT_NOFOLLOW | (arguments.lazy ? MNT_DETACH : 0) | (arguments.force ? MNT_FORCE : 0);
   if (umount2(mountpoint.c_str(), flags) == 0) return 0;
   const int error = errno;
   if (error == EBUSY && arguments.read_only_if_busy &&

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tests/crash/model.h"
+#include "tests/crash/session.h"
+#include "tests/crash/states.h"
+
+namespace pbfs {
+
+// Judges one crash state: mounts `image` (which replays the log and finishes orphans), compares what
+// is there with the model, unmounts, runs the checker. Empty if all is well, else what is wrong.
+struct Bounds {
+  uint32_t ops_begun;
+  size_t acks;
+};
+// `grow_files`: also raises the size of every file and looks for bytes behind the old end.
+// `seen` (optional): what was there after the mount.
+std::string JudgeState(Image& image, const Model& model, const Bounds& bounds, bool grow_files,
+                       Observed* seen = nullptr);
+
+// The outcome of going through the crash states of a recording.
+struct Outcome {
+  size_t states = 0;
+  std::vector<std::string> violations;  // It stops after some.
+  std::string Text() const;
+};
+inline constexpr size_t kViolationsMax = 3;
+
+// Judges the crash states of a workload.
+Outcome JudgeRecording(const Recording& recording, const Model& model,
+                       const CrashStates::Limits& limits, uint64_t seed,
+                       size_t violations_max = kViolationsMax);
+
+// Takes `states` crash states of a workload and cuts their recovery (mount) at up to
+// `cuts_each` points each; the next mount must end where an uncut one does.
+Outcome JudgeRecoveries(const Recording& recording, const Model& model, size_t states,
+                        size_t cuts_each, uint64_t seed, size_t violations_max = kViolationsMax);
+
+}  // namespace pbfs

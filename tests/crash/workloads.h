@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "tests/crash/session.h"
+
+namespace pbfs {
+
+// A short program: preparation, Record(), and what is cut off at every point.
+struct Workload {
+  const char* name;
+  void (*run)(Session& session);
+  size_t states_max = 220;
+};
+
+// One to five operations and the calls that make them durable, as CrashMonkey's ACE has them.
+const std::vector<Workload>& SmallWorkloads();
+// Longer ones: the log wraps, metadata is written back in between, space is used again, requests are
+// late. Each opens the window of some rule.
+const std::vector<Workload>& LongWorkloads();
+// REQUIRES: one of them has that name.
+const Workload& WorkloadNamed(std::string_view name);
+// Random operations with random delays, from the session's seed.
+void RunRandomOperations(Session& session, uint64_t seed, size_t count);
+
+}  // namespace pbfs

@@ -1,0 +1,34 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Mounting as an ordinary user, by fusermount3.
+. "$(dirname "$0")/lib.sh"
+[ "$(stat -c %a /dev/fuse)" = 666 ] || skip "/dev/fuse is not open to users"
+[ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not setuid"
+user=(setpriv --reuid nobody --regid nogroup --clear-groups env HOME="$work")
+make_image || exit 1
+chown nobody "$image" "$mnt"
+chmod 711 "$work"
+
+check "mounts" "${user[@]}" pbfs -o noatime "$image" "$mnt"
+check "nosuid, nodev" grep -q " $mnt .*nosuid,nodev" /proc/self/mountinfo
+check "and the given flag" grep -q " $mnt .*noatime" /proc/self/mountinfo
+# The root directory was made by root.
+umount.pbfs "$mnt"
+pbfs "$image" "$mnt" && chown nobody "$mnt" && umount.pbfs "$mnt"
+check "mounts again" "${user[@]}" pbfs "$image" "$mnt"
+check "writes" "${user[@]}" sh -c "echo mine >$mnt/file"
+refuse "nobody else gets in, not even root" ls "$mnt"
+check "unmounts" "${user[@]}" "$bin/umount.pbfs" "$mnt"
+refuse "gone" mounted
+check "committed" unlocked "$image"
+check "mounts once more" "${user[@]}" pbfs "$image" "$mnt"
+check "reads" equal "$("${user[@]}" cat "$mnt/file")" mine
+kill "$(server "$image")"
+check "SIGTERM unmounts" waits 10 not mounted
+check "and ends the server" waits 10 no_server "$image"
+chmod 444 "$image"
+refuse "no writable mount of a read-only image" "${user[@]}" pbfs "$image" "$mnt"
+check "a read-only one" "${user[@]}" pbfs -o ro "$image" "$mnt"
+check "reads that" equal "$("${user[@]}" cat "$mnt/file")" mine
+check "unmounts it" "${user[@]}" "$bin/umount.pbfs" "$mnt"
+finish

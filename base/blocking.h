@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one seam between code that may wait and threads that must not stall others.
 //
-// A FUSE worker thread owns a loop (its ring, the channel). Just before such a thread really waits -
-// for device I/O, log space, a contended lock - it hands its loop to a standby thread, as Go hands
-// over a P on a blocking system call. Code that waits therefore says so with a BlockingScope; on
-// threads without an observer that costs one thread-local load.
+// A FUSE worker thread owns a loop (its ring, the channel). Just before such a thread really waits
+// - for device I/O, log space, a contended lock - it hands its loop to a standby thread, as Go
+// hands over a P on a blocking system call. Code that waits therefore says so with a BlockingScope;
+// on threads without an observer that costs one thread-local load.
 #pragma once
 
 namespace pbfs {

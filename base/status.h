@@ -27,8 +27,8 @@ bool IsCorruption(const Status& status);
 
 }  // namespace pbfs
 
-#define PBFS_RETURN_IF_ERROR(expr)                         \
-  do {                                                     \
+#define PBFS_RETURN_IF_ERROR(expr)                                                     \
+  do {                                                                                 \
     if (::absl::Status pbfs_status_ = (expr); !pbfs_status_.ok()) return pbfs_status_; \
   } while (0)
 

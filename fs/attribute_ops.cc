@@ -61,10 +61,9 @@ StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,
   if (request.size_bytes) {
     PBFS_RETURN_IF_ERROR(SetSize(inode, *request.size_bytes));
   }
-  const bool times_only =
-      !request.mode && !request.uid && !request.gid && !request.kill_suidgid;
-  const bool has_times = request.atime || request.mtime || request.ctime || request.atime_now ||
-                         request.mtime_now;
+  const bool times_only = !request.mode && !request.uid && !request.gid && !request.kill_suidgid;
+  const bool has_times =
+      request.atime || request.mtime || request.ctime || request.atime_now || request.mtime_now;
   if (times_only && !has_times) return AttributesOfInode(*inode);
   PBFS_RETURN_IF_ERROR(Run(kChanging, [&](Operation& operation) -> Status {
     DiskInode& disk = operation.Edit(inode);

@@ -23,10 +23,11 @@ Status CheckRegular(Inode& inode) {
 
 }  // namespace
 
-// ---- Read -----------------------------------------------------------------------------------------
+// ---- Read
+// -----------------------------------------------------------------------------------------
 
-// A read in progress: pages from the cache, zeroes for holes, frames that the device fills. Freed by
-// its last completion.
+// A read in progress: pages from the cache, zeroes for holes, frames that the device fills. Freed
+// by its last completion.
 struct FileSystemImpl::ReadOperation {
   FileSystemImpl& filesystem;
   InodeRef inode;
@@ -68,8 +69,8 @@ struct FileSystemImpl::ReadOperation {
       skip = 0;
     }
     if (const int failed = error.load(std::memory_order_relaxed); failed != 0) {
-      status = ErrnoError(EIO, absl::StrCat("inode ", inode->ino, ": reading: ",
-                                            std::strerror(failed)));
+      status =
+          ErrnoError(EIO, absl::StrCat("inode ", inode->ino, ": reading: ", std::strerror(failed)));
     }
     done(status, data, std::move(hold));
     inode->range.Unlock(lock_start(), lock_end(), RangeLock::Mode::kShared);
@@ -102,8 +103,8 @@ void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_
     length_bytes = size - offset_bytes;
     (*inode)->range.Lock(offset_bytes, size, RangeLock::Mode::kShared);
   }
-  auto* operation = new ReadOperation{*this, std::move(*inode), offset_bytes, length_bytes,
-                                      std::move(done), {}, {}};
+  auto* operation = new ReadOperation{
+      *this, std::move(*inode), offset_bytes, length_bytes, std::move(done), {}, {}};
   status = PrepareRead(*operation);
   if (!status.ok()) {
     operation->Finish(status);
@@ -117,7 +118,8 @@ void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_
   operation->Release();
 }
 
-// Fills operation.pages from the cache, with zero pages and with new frames that requests will fill.
+// Fills operation.pages from the cache, with zero pages and with new frames that requests will
+// fill.
 Status FileSystemImpl::PrepareRead(ReadOperation& operation) {
   Inode& inode = *operation.inode;
   const uint64_t first = operation.offset_bytes / kPageBytes;
@@ -174,7 +176,8 @@ Status FileSystemImpl::PrepareRead(ReadOperation& operation) {
   return OkStatus();
 }
 
-// ---- Write ----------------------------------------------------------------------------------------
+// ---- Write
+// ----------------------------------------------------------------------------------------
 
 void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePayload& payload,
                            const WriteFlags& flags, Done done) {
@@ -203,8 +206,8 @@ void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePa
     const uint64_t size = (*inode)->size.load(std::memory_order_acquire);
     const bool extends = offset_bytes + length > size;
     lock_start = (extends ? std::min(offset_bytes, size) : offset_bytes) / kPageBytes * kPageBytes;
-    lock_end = extends ? UINT64_MAX
-                       : (offset_bytes + length + kPageBytes - 1) / kPageBytes * kPageBytes;
+    lock_end =
+        extends ? UINT64_MAX : (offset_bytes + length + kPageBytes - 1) / kPageBytes * kPageBytes;
     range.Lock(lock_start, lock_end, RangeLock::Mode::kExclusive);
     const uint64_t now = (*inode)->size.load(std::memory_order_acquire);
     if (now == size || (!extends && offset_bytes + length <= now)) break;
@@ -231,8 +234,7 @@ StatusOr<std::vector<bool>> FileSystemImpl::FreshPages(Inode& inode, uint64_t fi
   for (uint64_t at = first; at < first + count;) {
     Extent extent;
     PBFS_ASSIGN_OR_RETURN(extent, map.Lookup(at, static_cast<uint32_t>(first + count - at)));
-    const bool some_promised =
-        extent.is_hole() && inode.pages.CountDelalloc(at, extent.length) > 0;
+    const bool some_promised = extent.is_hole() && inode.pages.CountDelalloc(at, extent.length) > 0;
     for (uint64_t i = at; extent.is_hole() && i < at + extent.length; ++i) {
       fresh[i - first] = !some_promised || inode.pages.CountDelalloc(i, 1) == 0;
     }
@@ -361,7 +363,8 @@ void FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t offset_bytes,
   }
 }
 
-// ---- Fsync, seek ----------------------------------------------------------------------------------
+// ---- Fsync, seek
+// ----------------------------------------------------------------------------------
 
 void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
   if (log_ == nullptr) {
@@ -374,23 +377,23 @@ void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
     return;
   }
   auto inode = std::make_shared<InodeRef>(std::move(*found));  // Shared with the continuation.
-  writeback_->FlushAsync(*inode, [this, inode, datasync, done = std::move(done)](
-                                     const Status& status) {
-    if (!status.ok()) {
-      done(status);
-      return;
-    }
-    const Lsn wanted = datasync ? (*inode)->data_changed.load(std::memory_order_acquire)
-                                : (*inode)->changed.load(std::memory_order_acquire);
-    // A checkpoint that is still open is sealed from now on, and flushes the data first. One that is
-    // sealed may have flushed before the data was written (in place): a flush of our own then, which
-    // comes after that checkpoint is durable.
-    if (wanted >= log_->open_sequence()) {
-      log_->ForceAsync(wanted, done);
-    } else {
-      log_->FlushAsync(done);
-    }
-  });
+  writeback_->FlushAsync(
+      *inode, [this, inode, datasync, done = std::move(done)](const Status& status) {
+        if (!status.ok()) {
+          done(status);
+          return;
+        }
+        const Lsn wanted = datasync ? (*inode)->data_changed.load(std::memory_order_acquire)
+                                    : (*inode)->changed.load(std::memory_order_acquire);
+        // A checkpoint that is still open is sealed from now on, and flushes the data first. One
+        // that is sealed may have flushed before the data was written (in place): a flush of our
+        // own then, which comes after that checkpoint is durable.
+        if (wanted >= log_->open_sequence()) {
+          log_->ForceAsync(wanted, done);
+        } else {
+          log_->FlushAsync(done);
+        }
+      });
 }
 
 StatusOr<uint64_t> FileSystemImpl::Seek(InodeNumber ino, uint64_t offset_bytes, int whence) {

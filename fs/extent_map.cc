@@ -33,7 +33,9 @@ std::span<const uint8_t> BytesOf(const std::vector<InlineExtent>& records) {
 class DataTree {
  public:
   DataTree(const MetaReader& reader, SpaceManager& space, DiskInode& inode)
-      : inode_(inode), root_(GetTreeRoot(inode, Fork::kData)), tree_(reader, space, inode.ino, root_) {}
+      : inode_(inode),
+        root_(GetTreeRoot(inode, Fork::kData)),
+        tree_(reader, space, inode.ino, root_) {}
   ~DataTree() {
     SetTreeRoot(inode_, Fork::kData, root_);
     AddBlocks(inode_, tree_.node_delta());
@@ -60,8 +62,7 @@ Status ExtentMap::Check(const Extent& extent) const {
       extent.block >= total || extent.length > total - extent.block ||
       extent.file_block > kFileBytesMax / kBlockBytes) {
     return CorruptionError(absl::StrCat("inode ", inode_.ino, ": extent at ", extent.file_block,
-                                        " -> ", extent.block, "+", extent.length,
-                                        " out of range"));
+                                        " -> ", extent.block, "+", extent.length, " out of range"));
   }
   return OkStatus();
 }
@@ -83,8 +84,8 @@ StatusOr<Extent> ExtentMap::LastBefore(uint64_t file_block) const {
   PBFS_ASSIGN_OR_RETURN(record, tree.FindLast(file_block));
   if (!record) return Extent{};
   if (record->value.size() != sizeof(ExtentValue)) {
-    return CorruptionError(absl::StrCat("inode ", inode_.ino, ": extent record of ",
-                                        record->value.size(), " bytes"));
+    return CorruptionError(
+        absl::StrCat("inode ", inode_.ino, ": extent record of ", record->value.size(), " bytes"));
   }
   ExtentValue value;
   std::memcpy(&value, record->value.data(), sizeof(value));
@@ -181,7 +182,8 @@ Status ExtentMap::Erase(Transaction& transaction, uint64_t file_block) {
   }
   std::vector<InlineExtent> records(inline_count());
   if (!records.empty()) std::memcpy(records.data(), inode_.inline_area, inode_.data_bytes);
-  std::erase_if(records, [&](const InlineExtent& record) { return record.file_block == file_block; });
+  std::erase_if(records,
+                [&](const InlineExtent& record) { return record.file_block == file_block; });
   SetInline(inode_, Fork::kData, BytesOf(records));
   return OkStatus();
 }

@@ -61,7 +61,7 @@ struct SetAttributes {
 struct NewInode {
   uint32_t mode = 0;  // S_IF... and permissions, umask already applied.
   uint32_t uid = 0;
-  uint32_t gid = 0;   // The server applies a setgid directory's group.
+  uint32_t gid = 0;  // The server applies a setgid directory's group.
   uint32_t rdev = 0;
   std::string_view symlink_target;
 };
@@ -191,7 +191,8 @@ class FileSystem {
 
   // --- Data
   // `data` has the bytes up to end of file (shorter there); `hold` keeps them.
-  using ReadDone = std::function<void(const Status& status, const LogicalBuffer& data, PageHold hold)>;
+  using ReadDone =
+      std::function<void(const Status& status, const LogicalBuffer& data, PageHold hold)>;
   virtual void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, ReadDone done) = 0;
   // All of the payload or an error. The reply may be delayed to throttle the writer.
   using Done = std::function<void(const Status& status)>;

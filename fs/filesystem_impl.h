@@ -99,13 +99,14 @@ class FileSystemImpl final : public FileSystem {
   Status WriteLocked(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
                      const WriteFlags& flags);
   Status KillPrivileges(const InodeRef& inode);
-  // Promises space for the pages of the range that have no block and no promise yet, and says which.
+  // Promises space for the pages of the range that have no block and no promise yet, and says
+  // which.
   StatusOr<std::vector<bool>> ReserveRange(const InodeRef& inode, uint64_t first, uint64_t count);
   void InsertPages(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
                    uint64_t size, const std::vector<bool>& fresh);
   StatusOr<std::vector<bool>> FreshPages(Inode& inode, uint64_t first, uint64_t count);
-  // Makes sure the page is cached if it has data on disk, zeroed behind the end of file; `hold` keeps
-  // it there.
+  // Makes sure the page is cached if it has data on disk, zeroed behind the end of file; `hold`
+  // keeps it there.
   Status FillPage(const InodeRef& inode, uint64_t index, PageHold& hold);
   // Zeroes the rest of the last block, before the size is raised.
   Status ZeroOldTail(const InodeRef& inode);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything pbfs puts on disk: declarations and constexpr geometry only. docs/FORMAT.md describes
-// the same bytes in prose. Little-endian, 4 KiB blocks whatever the sector size, 64-bit block numbers
-// counted from the start of the device.
+// the same bytes in prose. Little-endian, 4 KiB blocks whatever the sector size, 64-bit block
+// numbers counted from the start of the device.
 #pragma once
 
 #include <bit>
@@ -27,7 +27,8 @@ struct Uuid {
   friend bool operator==(const Uuid&, const Uuid&) = default;
 };
 
-// ---- Block header ---------------------------------------------------------------------------------
+// ---- Block header
+// ---------------------------------------------------------------------------------
 
 // First bytes of the magic as they appear in a hex dump.
 constexpr uint32_t Magic(const char (&text)[5]) {
@@ -45,16 +46,16 @@ inline constexpr uint32_t kMagicTree = Magic("PBtr");
 inline constexpr uint32_t kMagicLogAnchor = Magic("PBla");
 inline constexpr uint32_t kMagicCheckpoint = Magic("PBcp");
 
-// Every metadata block starts with this. A block that is wrong, misdirected or stale is recognised by
-// itself.
+// Every metadata block starts with this. A block that is wrong, misdirected or stale is recognised
+// by itself.
 struct BlockHeader {
-  uint32_t magic;     // Which structure follows.
-  uint32_t crc;       // CRC-32C of the block with this field zero.
-  Uuid meta_uuid;     // Superblock::meta_uuid of the filesystem that wrote the block.
-  uint64_t block;     // Where the block belongs.
-  uint64_t owner;     // Inode number, or a kOwner constant, or kOwnerAgBase + AG number.
-  uint64_t lsn;       // Checkpoint that last logged it; 0 from mkfs.
-  uint8_t zero[16];   // Reserved, zero.
+  uint32_t magic;    // Which structure follows.
+  uint32_t crc;      // CRC-32C of the block with this field zero.
+  Uuid meta_uuid;    // Superblock::meta_uuid of the filesystem that wrote the block.
+  uint64_t block;    // Where the block belongs.
+  uint64_t owner;    // Inode number, or a kOwner constant, or kOwnerAgBase + AG number.
+  uint64_t lsn;      // Checkpoint that last logged it; 0 from mkfs.
+  uint8_t zero[16];  // Reserved, zero.
 };
 static_assert(sizeof(BlockHeader) == 64 && offsetof(BlockHeader, block) == 24 &&
               offsetof(BlockHeader, lsn) == 40);
@@ -65,7 +66,8 @@ inline constexpr uint64_t kOwnerOrphans = 3;
 // Inode numbers stay below this (block numbers are at most 2^51).
 inline constexpr uint64_t kOwnerAgBase = uint64_t{1} << 62;
 
-// ---- Geometry -------------------------------------------------------------------------------------
+// ---- Geometry
+// -------------------------------------------------------------------------------------
 
 inline constexpr uint32_t kBitsPerBitmapBlock = (kBlockBytes - sizeof(BlockHeader)) * 8;
 static_assert(kBitsPerBitmapBlock == 32256);
@@ -102,44 +104,45 @@ constexpr bool AgHasSuperblockCopy(uint32_t ag) {
 static_assert(!AgHasSuperblockCopy(0) && AgHasSuperblockCopy(1) && !AgHasSuperblockCopy(2) &&
               AgHasSuperblockCopy(3) && AgHasSuperblockCopy(9));
 
-// ---- Superblock -----------------------------------------------------------------------------------
+// ---- Superblock
+// -----------------------------------------------------------------------------------
 
 // Unknown compat bits are ignored; unknown ro_compat bits allow a read-only mount of a clean log;
 // unknown incompat bits refuse. On disk: never renumber.
-inline constexpr uint64_t kIncompatDataChecksums = uint64_t{1} << 0;   // Reserved, not implemented.
-inline constexpr uint64_t kIncompatDeviceTable = uint64_t{1} << 1;     // Reserved, not implemented.
-inline constexpr uint64_t kRoCompatSharedExtents = uint64_t{1} << 0;   // Reserved, not implemented.
-inline constexpr uint64_t kRoCompatQuota = uint64_t{1} << 1;           // Reserved, not implemented.
-inline constexpr uint64_t kRoCompatSnapshots = uint64_t{1} << 2;       // Reserved, not implemented.
+inline constexpr uint64_t kIncompatDataChecksums = uint64_t{1} << 0;  // Reserved, not implemented.
+inline constexpr uint64_t kIncompatDeviceTable = uint64_t{1} << 1;    // Reserved, not implemented.
+inline constexpr uint64_t kRoCompatSharedExtents = uint64_t{1} << 0;  // Reserved, not implemented.
+inline constexpr uint64_t kRoCompatQuota = uint64_t{1} << 1;          // Reserved, not implemented.
+inline constexpr uint64_t kRoCompatSnapshots = uint64_t{1} << 2;      // Reserved, not implemented.
 inline constexpr uint64_t kIncompatKnown = 0;
 inline constexpr uint64_t kRoCompatKnown = 0;
 
 inline constexpr size_t kLabelBytes = 64;
 
 struct Superblock {
-  BlockHeader header;         // owner = kOwnerFilesystem; block = where this copy lies.
+  BlockHeader header;  // owner = kOwnerFilesystem; block = where this copy lies.
   uint16_t version_major;
   uint16_t version_minor;
-  uint32_t block_bytes;       // 4096.
+  uint32_t block_bytes;  // 4096.
   uint64_t total_blocks;
   uint64_t feature_compat;
   uint64_t feature_ro_compat;
   uint64_t feature_incompat;
-  Uuid uuid;                  // What users see; may be changed.
-  Uuid meta_uuid;             // Private, in every block header; never changes.
-  char label[kLabelBytes];    // Zero-padded; not necessarily terminated.
-  uint32_t ag_blocks;         // kAgBlocks.
+  Uuid uuid;                // What users see; may be changed.
+  Uuid meta_uuid;           // Private, in every block header; never changes.
+  char label[kLabelBytes];  // Zero-padded; not necessarily terminated.
+  uint32_t ag_blocks;       // kAgBlocks.
   uint32_t ag_count;
   BlockNumber ag_table_start;
   uint32_t ag_table_blocks;
-  uint32_t log_blocks;        // Including the two anchors.
+  uint32_t log_blocks;  // Including the two anchors.
   BlockNumber log_start;
   BlockNumber state_block;
   InodeNumber root_inode;
-  uint64_t hash_seed[2];      // Keys of the directory and xattr name hash.
+  uint64_t hash_seed[2];  // Keys of the directory and xattr name hash.
   int64_t created_seconds;
-  uint32_t member_count;      // 1. Device table: reserved.
-  uint32_t member_index;      // 0.
+  uint32_t member_count;  // 1. Device table: reserved.
+  uint32_t member_index;  // 0.
   uint8_t zero[3816];
 };
 static_assert(sizeof(Superblock) == kBlockBytes);
@@ -148,7 +151,8 @@ static_assert(offsetof(Superblock, uuid) == 104 && offsetof(Superblock, label) =
               offsetof(Superblock, ag_blocks) == 200 && offsetof(Superblock, log_start) == 224 &&
               offsetof(Superblock, hash_seed) == 248);
 
-// ---- Trees ----------------------------------------------------------------------------------------
+// ---- Trees
+// ----------------------------------------------------------------------------------------
 
 // Root of a B+tree, kept wherever the tree's owner lives. block 0: the tree is empty.
 struct TreeRoot {
@@ -164,22 +168,23 @@ inline constexpr uint8_t kTreeLevelMax = 8;
 // Head of every tree node; header.owner names the tree's owner.
 struct TreeNodeHeader {
   BlockHeader header;
-  uint8_t level;         // 0: leaf.
+  uint8_t level;  // 0: leaf.
   uint8_t zero;
-  uint16_t count;        // Records (leaf) or children (inner node); never 0 on disk.
-  uint16_t heap_start;   // Leaf: lowest byte of the value heap, which grows down from 4096.
-  uint16_t heap_dead;    // Leaf: bytes in the heap that no slot names.
+  uint16_t count;       // Records (leaf) or children (inner node); never 0 on disk.
+  uint16_t heap_start;  // Leaf: lowest byte of the value heap, which grows down from 4096.
+  uint16_t heap_dead;   // Leaf: bytes in the heap that no slot names.
 };
 static_assert(sizeof(TreeNodeHeader) == 72);
 
-// Inner node: array of these after the header, ascending. A child holds the keys from its own key up
-// to the next child's; the first child also holds everything below its key.
+// Inner node: array of these after the header, ascending. A child holds the keys from its own key
+// up to the next child's; the first child also holds everything below its key.
 struct TreeChild {
   uint64_t key;
   BlockNumber block;
 };
 static_assert(sizeof(TreeChild) == 16);
-inline constexpr uint32_t kTreeChildrenMax = (kBlockBytes - sizeof(TreeNodeHeader)) / sizeof(TreeChild);
+inline constexpr uint32_t kTreeChildrenMax =
+    (kBlockBytes - sizeof(TreeNodeHeader)) / sizeof(TreeChild);
 
 // Leaf: array of these after the header, ascending by key; the values lie in the heap.
 struct [[gnu::packed]] TreeSlot {
@@ -193,19 +198,21 @@ inline constexpr uint32_t kTreeLeafSpace = kBlockBytes - sizeof(TreeNodeHeader);
 inline constexpr uint32_t kTreeValueBytesMax = 960;
 static_assert(4 * (kTreeValueBytesMax + sizeof(TreeSlot)) <= kTreeLeafSpace);
 
-// ---- Allocation groups ----------------------------------------------------------------------------
+// ---- Allocation groups
+// ----------------------------------------------------------------------------
 
 inline constexpr uint32_t kAgInitialized = 1;  // Bitmap blocks are valid; else all is free but the
                                                // group's own head.
 struct AgEntry {
   uint32_t flags;
-  uint32_t free_blocks;   // Blocks whose bitmap bit is 0.
-  uint32_t inode_slots;   // In all chunks of the group.
-  uint32_t free_inodes;   // Of those, not in use.
-  TreeRoot inode_tree;    // Key: first block of a chunk; value: InodeChunk.
+  uint32_t free_blocks;  // Blocks whose bitmap bit is 0.
+  uint32_t inode_slots;  // In all chunks of the group.
+  uint32_t free_inodes;  // Of those, not in use.
+  TreeRoot inode_tree;   // Key: first block of a chunk; value: InodeChunk.
 };
 static_assert(sizeof(AgEntry) == 32);
-inline constexpr uint32_t kAgEntriesPerBlock = (kBlockBytes - sizeof(BlockHeader)) / sizeof(AgEntry);
+inline constexpr uint32_t kAgEntriesPerBlock =
+    (kBlockBytes - sizeof(BlockHeader)) / sizeof(AgEntry);
 static_assert(kAgEntriesPerBlock == 126);
 
 struct AgTableBlock {
@@ -215,7 +222,7 @@ struct AgTableBlock {
 static_assert(sizeof(AgTableBlock) == kBlockBytes);
 
 struct BitmapBlock {
-  BlockHeader header;  // owner = kOwnerAgBase + group.
+  BlockHeader header;                                       // owner = kOwnerAgBase + group.
   uint64_t words[(kBlockBytes - sizeof(BlockHeader)) / 8];  // Bit 1: in use. Bits past the end: 1.
 };
 static_assert(sizeof(BitmapBlock) == kBlockBytes);
@@ -230,11 +237,12 @@ struct StateBlock {
 static_assert(sizeof(StateBlock) == kBlockBytes);
 
 enum class OrphanKind : uint8_t {
-  kUnlinked = 1,   // nlink 0, still referenced: free it.
-  kTruncate = 2,   // Blocks past the size are being freed.
+  kUnlinked = 1,  // nlink 0, still referenced: free it.
+  kTruncate = 2,  // Blocks past the size are being freed.
 };
 
-// ---- Inodes ---------------------------------------------------------------------------------------
+// ---- Inodes
+// ---------------------------------------------------------------------------------------
 
 inline constexpr uint32_t kInodesPerBlock = 7;
 inline constexpr uint32_t kInodeBytes = (kBlockBytes - sizeof(BlockHeader)) / kInodesPerBlock;
@@ -255,15 +263,15 @@ enum class ForkFormat : uint8_t {
 };
 
 struct DiskInode {
-  InodeNumber ino;         // Own number.
-  uint32_t mode;           // S_IF... and permissions. 0: the slot is free.
+  InodeNumber ino;  // Own number.
+  uint32_t mode;    // S_IF... and permissions. 0: the slot is free.
   uint32_t nlink;
   uint32_t uid;
   uint32_t gid;
-  uint32_t generation;     // New at each use of the slot.
-  uint32_t flags;          // FS_*_FL bits that pbfs knows; 0 so far.
+  uint32_t generation;  // New at each use of the slot.
+  uint32_t flags;       // FS_*_FL bits that pbfs knows; 0 so far.
   uint64_t size_bytes;
-  uint64_t blocks;         // Device blocks of both forks, trees included.
+  uint64_t blocks;  // Device blocks of both forks, trees included.
   int64_t atime_seconds;
   int64_t mtime_seconds;
   int64_t ctime_seconds;
@@ -272,14 +280,14 @@ struct DiskInode {
   uint32_t mtime_nanoseconds;
   uint32_t ctime_nanoseconds;
   uint32_t btime_nanoseconds;
-  InodeNumber parent;      // Directories: ".."; else 0.
-  uint32_t rdev;           // Device nodes: as in struct stat, 32 bits (major << 20 | minor is kernel's).
-  uint32_t project;        // Project id; reserved for quotas.
-  uint64_t entries;        // Directories: number of entries, without "." and "..".
-  uint8_t data_format;     // ForkFormat.
-  uint8_t attr_format;     // ForkFormat.
-  uint16_t data_bytes;     // Bytes of the inline area the data fork uses, from its start.
-  uint16_t attr_bytes;     // Bytes the attribute fork uses, at its end.
+  InodeNumber parent;  // Directories: ".."; else 0.
+  uint32_t rdev;     // Device nodes: as in struct stat, 32 bits (major << 20 | minor is kernel's).
+  uint32_t project;  // Project id; reserved for quotas.
+  uint64_t entries;  // Directories: number of entries, without "." and "..".
+  uint8_t data_format;  // ForkFormat.
+  uint8_t attr_format;  // ForkFormat.
+  uint16_t data_bytes;  // Bytes of the inline area the data fork uses, from its start.
+  uint16_t attr_bytes;  // Bytes the attribute fork uses, at its end.
   uint16_t zero;
   uint8_t inline_area[kInlineBytes];
 };
@@ -294,13 +302,14 @@ static_assert(sizeof(InodeTableBlock) == kBlockBytes);
 
 // Value of the inode tree.
 struct InodeChunk {
-  uint64_t used_mask;   // Bit block_in_chunk * 8 + slot; the bits of slot 7 are 0.
-  uint32_t blocks;      // 1..kInodeChunkBlocksMax.
+  uint64_t used_mask;  // Bit block_in_chunk * 8 + slot; the bits of slot 7 are 0.
+  uint32_t blocks;     // 1..kInodeChunkBlocksMax.
   uint32_t zero;
 };
 static_assert(sizeof(InodeChunk) == 16);
 
-// ---- Extents --------------------------------------------------------------------------------------
+// ---- Extents
+// --------------------------------------------------------------------------------------
 
 inline constexpr uint16_t kExtentUnwritten = 1;  // Allocated, reads as zeroes.
 
@@ -308,9 +317,9 @@ inline constexpr uint16_t kExtentUnwritten = 1;  // Allocated, reads as zeroes.
 // extent lies within one group.
 struct ExtentValue {
   BlockNumber block;
-  uint32_t length;   // Blocks, 1..kAgBlocks.
+  uint32_t length;  // Blocks, 1..kAgBlocks.
   uint16_t flags;
-  uint16_t member;   // 0. Device table: reserved.
+  uint16_t member;  // 0. Device table: reserved.
 };
 static_assert(sizeof(ExtentValue) == 16);
 
@@ -323,7 +332,8 @@ static_assert(sizeof(InlineExtent) == 24);
 
 inline constexpr uint64_t kFileBytesMax = (uint64_t{1} << 63) - 1;  // 8 EiB - 1.
 
-// ---- Directories and extended attributes ----------------------------------------------------------
+// ---- Directories and extended attributes
+// ----------------------------------------------------------
 
 // Directories map names to records by a 63-bit key: SipHash of the name (seeded per filesystem),
 // cut to 56 bits, shifted left by 7, plus a number 0..127 that tells names of one hash apart. A
@@ -371,7 +381,8 @@ inline constexpr uint32_t kXattrPiecesMax =
     kTreeValueBytesMax;
 static_assert(kXattrPiecesMax == 69 && kXattrPiecesMax <= 1u << kXattrPieceBits);
 
-// ---- Log ------------------------------------------------------------------------------------------
+// ---- Log
+// ------------------------------------------------------------------------------------------
 
 // log_start, log_start + 1: two anchors, written in turn. The rest is a ring of blocks that holds
 // checkpoints. Positions in the ring count from 0 (block log_start + 2).
@@ -383,31 +394,33 @@ inline constexpr uint32_t kTransactionBlocksMax = 96;
 inline constexpr uint32_t kLogBlocksMin = 16 * kTransactionBlocksMax + kLogAnchorBlocks;
 
 struct LogAnchor {
-  BlockHeader header;      // owner = kOwnerLog.
-  uint64_t generation;     // The valid anchor with the larger one counts.
-  uint64_t epoch;          // Random; only checkpoints with it are of this log.
-  uint64_t first_sequence; // Sequence the next checkpoint of this epoch starts with (if none is valid).
-  uint32_t clean;          // 1: unmounted clean, there is nothing to replay.
+  BlockHeader header;   // owner = kOwnerLog.
+  uint64_t generation;  // The valid anchor with the larger one counts.
+  uint64_t epoch;       // Random; only checkpoints with it are of this log.
+  uint64_t
+      first_sequence;  // Sequence the next checkpoint of this epoch starts with (if none is valid).
+  uint32_t clean;      // 1: unmounted clean, there is nothing to replay.
   uint8_t zero[4096 - 64 - 28];
 };
 static_assert(sizeof(LogAnchor) == kBlockBytes);
 
-// A checkpoint: this header block, `descriptor_blocks` blocks of LogRecords, then the data chunks of
-// the records, in order, packed; all in consecutive ring blocks (wrapping at the end of the ring).
+// A checkpoint: this header block, `descriptor_blocks` blocks of LogRecords, then the data chunks
+// of the records, in order, packed; all in consecutive ring blocks (wrapping at the end of the
+// ring).
 struct CheckpointHeader {
-  BlockHeader header;          // owner = kOwnerLog; block = device block of this header; crc covers
-                               // this block only.
+  BlockHeader header;  // owner = kOwnerLog; block = device block of this header; crc covers
+                       // this block only.
   uint64_t epoch;
-  uint64_t sequence;           // One more than the checkpoint before.
-  uint64_t tail_sequence;      // Replay starts with this checkpoint, ...
-  uint32_t tail_position;      // ... whose header lies at this ring position.
-  uint32_t total_blocks;       // Of the whole checkpoint.
-  uint64_t durable_sequence;   // Everything up to this one was durable before this one was written.
+  uint64_t sequence;          // One more than the checkpoint before.
+  uint64_t tail_sequence;     // Replay starts with this checkpoint, ...
+  uint32_t tail_position;     // ... whose header lies at this ring position.
+  uint32_t total_blocks;      // Of the whole checkpoint.
+  uint64_t durable_sequence;  // Everything up to this one was durable before this one was written.
   uint32_t record_count;
   uint32_t descriptor_blocks;
-  uint32_t body_crc;           // CRC-32C of everything after this block.
-  uint32_t previous_crc;       // header.crc of the checkpoint before; 0 for the first of an epoch.
-  uint64_t data_bytes;         // Of the chunks.
+  uint32_t body_crc;      // CRC-32C of everything after this block.
+  uint32_t previous_crc;  // header.crc of the checkpoint before; 0 for the first of an epoch.
+  uint64_t data_bytes;    // Of the chunks.
   uint8_t zero[4096 - 64 - 64];
 };
 static_assert(sizeof(CheckpointHeader) == kBlockBytes);

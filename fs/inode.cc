@@ -40,8 +40,7 @@ Status InodeTable::Load(Inode& inode) {
     return ErrnoError(ESTALE, absl::StrCat("inode ", inode.ino, ": no such inode"));
   }
   BlockRef block;
-  PBFS_ASSIGN_OR_RETURN(block,
-                        reader_.Read(number, kMagicInodes, kOwnerAgBase + AgOf(number)));
+  PBFS_ASSIGN_OR_RETURN(block, reader_.Read(number, kMagicInodes, kOwnerAgBase + AgOf(number)));
   WriterLock lock(inode.lock);
   inode.disk = block.as<InodeTableBlock>()->inodes[slot];
   if (inode.disk.mode == 0 || inode.disk.ino != inode.ino) {
@@ -150,7 +149,8 @@ void InodeTable::Unpin(Inode& inode) {
 
 void InodeTable::NoteEvictedLocked(const Inode& inode) {
   evicted_changed_ = std::max(evicted_changed_, inode.changed.load(std::memory_order_relaxed));
-  evicted_truncated_ = std::max(evicted_truncated_, inode.truncated.load(std::memory_order_relaxed));
+  evicted_truncated_ =
+      std::max(evicted_truncated_, inode.truncated.load(std::memory_order_relaxed));
 }
 
 void InodeTable::EvictLocked(std::vector<std::unique_ptr<Inode>>& evicted) {

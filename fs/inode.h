@@ -141,8 +141,8 @@ class InodeTable {
   absl::flat_hash_map<InodeNumber, uint32_t> references_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Writes inode.disk into its slot. The caller holds inode.lock exclusively (or the inode is new) and
-// has made its changes to inode.disk; on abort the caller reloads through RestoreInode.
+// Writes inode.disk into its slot. The caller holds inode.lock exclusively (or the inode is new)
+// and has made its changes to inode.disk; on abort the caller reloads through RestoreInode.
 Status StoreInode(Transaction& transaction, const MetaReader& reader, Inode& inode)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(inode.lock);
 

@@ -14,13 +14,14 @@ namespace {
 StatusOr<InodeChunk> ChunkOf(const Tree::Record& record) {
   InodeChunk chunk;
   if (record.value.size() != sizeof(chunk)) {
-    return CorruptionError(absl::StrCat("inode chunk ", record.key, ": record of ",
-                                        record.value.size(), " bytes"));
+    return CorruptionError(
+        absl::StrCat("inode chunk ", record.key, ": record of ", record.value.size(), " bytes"));
   }
   std::memcpy(&chunk, record.value.data(), sizeof(chunk));
   if (chunk.blocks == 0 || chunk.blocks > kInodeChunkBlocksMax ||
       (chunk.used_mask & ~ChunkMask(chunk.blocks)) != 0) {
-    return CorruptionError(absl::StrCat("inode chunk ", record.key, ": blocks or used_mask is bad"));
+    return CorruptionError(
+        absl::StrCat("inode chunk ", record.key, ": blocks or used_mask is bad"));
   }
   return chunk;
 }
@@ -77,8 +78,8 @@ Status InodeAllocator::PutChunk(Transaction& transaction, uint32_t ag, BlockNumb
   entry->free_inodes += static_cast<uint32_t>(free_delta);
   TreeRoot root = entry->inode_tree;
   Tree tree(reader_, space_, kOwnerAgBase + ag, root);
-  PBFS_RETURN_IF_ERROR(tree.Put(transaction, start,
-                                {reinterpret_cast<const uint8_t*>(&chunk), sizeof(chunk)}));
+  PBFS_RETURN_IF_ERROR(
+      tree.Put(transaction, start, {reinterpret_cast<const uint8_t*>(&chunk), sizeof(chunk)}));
   entry->inode_tree = root;
   return OkStatus();
 }
@@ -120,7 +121,8 @@ Status InodeAllocator::AddChunk(Transaction& transaction, uint32_t ag, uint32_t*
   return OkStatus();
 }
 
-StatusOr<InodeAllocator::Slot> InodeAllocator::Allocate(Transaction& transaction, InodeNumber near) {
+StatusOr<InodeAllocator::Slot> InodeAllocator::Allocate(Transaction& transaction,
+                                                        InodeNumber near) {
   std::optional<uint32_t> group;
   PBFS_ASSIGN_OR_RETURN(group, GroupWithFreeSlot(AgOf(InodeBlock(near))));
   uint32_t ag = 0;
@@ -132,7 +134,8 @@ StatusOr<InodeAllocator::Slot> InodeAllocator::Allocate(Transaction& transaction
   Chunks* chunks = nullptr;
   PBFS_ASSIGN_OR_RETURN(chunks, FreeChunks(ag));
   if (chunks->empty()) {
-    return CorruptionError(absl::StrCat("group ", ag, ": free_inodes without a chunk that has one"));
+    return CorruptionError(
+        absl::StrCat("group ", ag, ": free_inodes without a chunk that has one"));
   }
   const auto [start, free] = *chunks->begin();
   const auto bit = static_cast<uint32_t>(std::countr_zero(free));
@@ -152,8 +155,7 @@ StatusOr<InodeAllocator::Slot> InodeAllocator::Allocate(Transaction& transaction
   }
   const InodeNumber ino = MakeInodeNumber(start + bit / 8, bit % 8);
   BlockRef block;
-  PBFS_ASSIGN_OR_RETURN(block,
-                        reader_.Read(InodeBlock(ino), kMagicInodes, kOwnerAgBase + ag));
+  PBFS_ASSIGN_OR_RETURN(block, reader_.Read(InodeBlock(ino), kMagicInodes, kOwnerAgBase + ag));
   const DiskInode& old = block.as<InodeTableBlock>()->inodes[InodeSlot(ino)];
   if (old.mode != 0) {
     return CorruptionError(absl::StrCat("inode ", ino, " is free in its chunk but in use"));

@@ -99,9 +99,8 @@ Status Log::WriteAnchor(uint64_t epoch, uint64_t first_sequence, bool clean) {
   }
   if (error == 0) error = FlushSync(device_);
   if (error != 0) {
-    return ErrnoError(error, absl::StrCat(device_.geometry().name, ": block ",
-                                          anchor->header.block, ": writing the log anchor: ",
-                                          std::strerror(error)));
+    return ErrnoError(error, absl::StrCat(device_.geometry().name, ": block ", anchor->header.block,
+                                          ": writing the log anchor: ", std::strerror(error)));
   }
   epoch_ = epoch;
   return OkStatus();
@@ -111,7 +110,8 @@ BlockNumber Log::RingBlock(uint64_t position) const {
   return superblock_.log_start + kLogAnchorBlocks + position % ring_blocks_;
 }
 
-// ---- Transactions ---------------------------------------------------------------------------------
+// ---- Transactions
+// ---------------------------------------------------------------------------------
 
 void Log::LockGate() {
   for (int i = 0; i < 64; ++i) {
@@ -149,8 +149,8 @@ StatusOr<std::unique_ptr<Transaction>> Log::Begin(uint32_t blocks) {
     AnnounceBlocking();
     MutexLock lock(mutex_);
     if (!error_.ok()) {
-      return ErrnoError(EROFS, absl::StrCat("filesystem is read-only: ",
-                                            std::string(error_.message())));
+      return ErrnoError(EROFS,
+                        absl::StrCat("filesystem is read-only: ", std::string(error_.message())));
     }
     if (SpaceForLocked(blocks)) continue;
     ++stats_.space_waits;
@@ -252,13 +252,13 @@ Log::Stats Log::stats() const {
   return stats;
 }
 
-// ---- Metadata writeback ---------------------------------------------------------------------------
+// ---- Metadata writeback
+// ---------------------------------------------------------------------------
 
 bool Log::WritebackWantedLocked() const {
   if (items_.empty() || !error_.ok()) return false;
   return write_back_all_ || writeback_wanted_ || space_waiters_ > 0 ||
-         head_ - durable_tail_ > ring_blocks_ / 2 ||
-         items_.size() > options_.dirty_blocks_max / 2;
+         head_ - durable_tail_ > ring_blocks_ / 2 || items_.size() > options_.dirty_blocks_max / 2;
 }
 
 size_t Log::PickWriteback(size_t max) {
@@ -305,9 +305,15 @@ bool Log::WriteBackSome(size_t* picked) {
   }
   if (!bad.ok()) {
     // Ours or memory's fault, found before it reached the disk.
-    Fail(ErrnoError(EIO, absl::StrCat("refused to write bad metadata: ",
-                                      std::string(bad.message()))));
+    Fail(ErrnoError(EIO,
+                    absl::StrCat("refused to write bad metadata: ", std::string(bad.message()))));
   } else {
+    if (!RuleHolds(Rule::kTail)) {
+      // The flush before each checkpoint covers all that completed before its tail was computed; so
+      // to break the rule, the tail must pass what is only submitted.
+      MutexLock lock(mutex_);
+      ReleaseWrittenLocked(staged_);
+    }
     Event done;
     batch.Start([&done](WriteBatch&) { done.Set(); });
     done.Wait();
@@ -327,13 +333,7 @@ bool Log::WriteBackSome(size_t* picked) {
     if (bad.ok()) found->second->written_sequence = staged.sequence;
   }
   stats_.metadata_writes += staged_.size();
-  if (bad.ok()) {
-    if (RuleHolds(Rule::kTail)) {
-      written_.insert(written_.end(), staged_.begin(), staged_.end());
-    } else {
-      ReleaseWrittenLocked(staged_);
-    }
-  }
+  if (bad.ok()) written_.insert(written_.end(), staged_.begin(), staged_.end());
   writeback_done_.SignalAll();
   return bad.ok();
 }

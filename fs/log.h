@@ -112,8 +112,8 @@ class Log {
     BlockRef pin;
     uint32_t open_chunks = 0;
     bool in_open = false;
-    bool needs_image = true;   // No whole image since a writeback was submitted, or none at all.
-    bool writeback = false;    // A write is in flight.
+    bool needs_image = true;  // No whole image since a writeback was submitted, or none at all.
+    bool writeback = false;   // A write is in flight.
     Lsn image_sequence = 0;
     Lsn logged_sequence = 0;
     Lsn written_sequence = 0;  // logged_sequence as of the last completed writeback.
@@ -122,8 +122,8 @@ class Log {
   // A sealed checkpoint that is in the ring. The front one that is needed is the tail.
   struct Sealed {
     Lsn sequence;
-    uint64_t start;              // Absolute position (blocks since the epoch began).
-    uint64_t images_needed = 0;  // Items whose image_sequence is this one.
+    uint64_t start;                         // Absolute position (blocks since the epoch began).
+    uint64_t images_needed = 0;             // Items whose image_sequence is this one.
     std::vector<BlockNumber> image_blocks;  // Candidates for writeback; may be outdated.
   };
 

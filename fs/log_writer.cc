@@ -28,7 +28,8 @@ void Log::WriterLoop() {
     bool flush_first = false;
     {
       MutexLock lock(mutex_);
-      while (!stopping_ && (!error_.ok() || (flush_waiters_.empty() && !CheckpointDueLocked(NowNs())))) {
+      while (!stopping_ &&
+             (!error_.ok() || (flush_waiters_.empty() && !CheckpointDueLocked(NowNs())))) {
         writer_wake_.WaitFor(mutex_, std::chrono::milliseconds(250));
       }
       if (stopping_) break;
@@ -39,7 +40,7 @@ void Log::WriterLoop() {
     if (flush_first && !RunCycle(/*seal=*/false)) continue;
     RunCycle(seal);
   }
-  IoRing::Detach();
+  if (ring.ok()) IoRing::Detach();
 }
 
 bool Log::RunCycle(bool seal) {
@@ -115,8 +116,8 @@ Log::SealedBody Log::Seal() {
   header->total_blocks = body.total_blocks;
   header->durable_sequence = durable_sequence_.load(std::memory_order_relaxed);
   header->previous_crc = previous_crc_;
-  header->body_crc = Crc32c(checkpoint_buffer_->data() + kBlockBytes,
-                            size_t{body.total_blocks - 1} * kBlockBytes);
+  header->body_crc =
+      Crc32c(checkpoint_buffer_->data() + kBlockBytes, size_t{body.total_blocks - 1} * kBlockBytes);
   StampBlock(checkpoint_buffer_->data(), body.sequence);
   previous_crc_ = header->header.crc;
   sealed_tail_ = tail;
@@ -148,7 +149,8 @@ void Log::SealItemsLocked(SealedBody& body) {
     Item& item = *items_.at(block);
     uint64_t image_age = 0;
     if (item.image_sequence != 0) image_age = head_ - ImageStartLocked(item.image_sequence);
-    // Relogged whole when its image is in the oldest quarter, so that hot blocks never pin the tail.
+    // Relogged whole when its image is in the oldest quarter, so that hot blocks never pin the
+    // tail.
     const bool whole = item.needs_image || image_age > ring_blocks_ / 4 * 3;
     const uint32_t chunks = whole ? kLogWholeBlock : item.open_chunks;
     plans.push_back({block, &item, chunks});
@@ -239,8 +241,8 @@ void Log::ReleaseWrittenLocked(const std::vector<Written>& flushed) {
     const auto found = items_.find(written.block);
     if (found == items_.end()) continue;
     Item& item = *found->second;
-    // Logged again since: that checkpoint has a whole image, which is needed until it is written and
-    // flushed. It may have been written since; the flush did not cover that.
+    // Logged again since: that checkpoint has a whole image, which is needed until it is written
+    // and flushed. It may have been written since; the flush did not cover that.
     if (item.logged_sequence != written.sequence) continue;
     DropImageLocked(item);
     if (!item.in_open && !item.writeback) items_.erase(found);

@@ -61,15 +61,15 @@ StatusOr<FileSystem::ProbeResult> FileSystem::Probe(BlockDevice& device) {
   }
   PBFS_RETURN_IF_ERROR(CheckFeatures(name, *superblock));
   if (superblock->total_blocks > device_blocks) {
-    return ErrnoError(EINVAL, absl::StrCat(name, ": truncated: the filesystem has ",
-                                           superblock->total_blocks, " blocks, the device ",
-                                           device_blocks));
+    return ErrnoError(
+        EINVAL, absl::StrCat(name, ": truncated: the filesystem has ", superblock->total_blocks,
+                             " blocks, the device ", device_blocks));
   }
   if ((superblock->feature_ro_compat & ~kRoCompatKnown) != 0) {
     result.must_be_read_only = true;
-    result.warnings.push_back(absl::StrCat(
-        name, ": unknown features 0x", absl::Hex(superblock->feature_ro_compat & ~kRoCompatKnown),
-        ": read-only"));
+    result.warnings.push_back(
+        absl::StrCat(name, ": unknown features 0x",
+                     absl::Hex(superblock->feature_ro_compat & ~kRoCompatKnown), ": read-only"));
   }
   result.superblock = *superblock;
   return result;
@@ -88,12 +88,14 @@ StatusOr<std::unique_ptr<FileSystem>> FileSystem::Mount(BlockDevice& device,
   recovery.next_sequence = anchor.first_sequence;
   if (!options.no_recovery) {
     if (anchor.clean == 0 && probe.must_be_read_only) {
-      return ErrnoError(EROFS, absl::StrCat(name, ": the log is dirty, and features that this "
-                                                  "version does not know forbid replaying it"));
+      return ErrnoError(EROFS, absl::StrCat(name,
+                                            ": the log is dirty, and features that this "
+                                            "version does not know forbid replaying it"));
     }
     if (anchor.clean == 0 && device.geometry().read_only) {
-      return ErrnoError(EROFS, absl::StrCat(name, ": the log is dirty and the device is read-only: "
-                                                  "cannot replay it (try -o norecovery)"));
+      return ErrnoError(EROFS, absl::StrCat(name,
+                                            ": the log is dirty and the device is read-only: "
+                                            "cannot replay it (try -o norecovery)"));
     }
     PBFS_ASSIGN_OR_RETURN(recovery, ReplayLog(device, probe.superblock));
   }
@@ -104,8 +106,7 @@ StatusOr<std::unique_ptr<FileSystem>> FileSystem::Mount(BlockDevice& device,
   report.replayed = recovery.replayed;
   report.checkpoints_replayed = recovery.checkpoints;
   report.blocks_replayed = recovery.blocks_written;
-  PBFS_RETURN_IF_ERROR(
-      filesystem->Start(recovery.anchor_generation, recovery.next_sequence));
+  PBFS_RETURN_IF_ERROR(filesystem->Start(recovery.anchor_generation, recovery.next_sequence));
   return std::unique_ptr<FileSystem>(std::move(filesystem));
 }
 
@@ -140,7 +141,8 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
 
   const size_t frames = pages_.frames_total();
   Log::Options log_options;
-  // Data waits for writeback, then its metadata for a commit; the rest is for the I/O and the ticks.
+  // Data waits for writeback, then its metadata for a commit; the rest is for the I/O and the
+  // ticks.
   log_options.commit_interval_ns = options_.commit_interval_ns * 2 / 5;
   log_options.dirty_blocks_max = std::max<size_t>(frames * 2 / 5, 2 * kTransactionBlocksMax);
   log_options.log = options_.log;
@@ -249,8 +251,8 @@ std::string FileSystemImpl::StatsJson() {
       ",\"ring_used\":", log.ring_used, ",\"dirty_blocks\":", log.dirty_blocks,
       ",\"space_waits\":", log.space_waits, "},\"space\":{\"blocks\":", space.blocks_total,
       ",\"free\":", space.blocks_free, ",\"inodes\":", space.inodes_total,
-      ",\"inodes_free\":", space.inodes_free,
-      "},\"inodes_referenced\":", inodes_.reference_count(), "}");
+      ",\"inodes_free\":", space.inodes_free, "},\"inodes_referenced\":", inodes_.reference_count(),
+      "}");
 }
 
 }  // namespace pbfs

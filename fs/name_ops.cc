@@ -149,8 +149,7 @@ StatusOr<Attributes> FileSystemImpl::Create(InodeNumber dir, std::string_view na
     // At once: the next transaction may use the number.
     operation.transaction().OnAbort([this, gone = ino] { inodes_.Drop(gone); });
     PBFS_RETURN_IF_ERROR(FillNewInode(operation, child, directory, request, slot));
-    PBFS_RETURN_IF_ERROR(
-        names.Insert(operation.transaction(), name, ino, TypeOf(request.mode)));
+    PBFS_RETURN_IF_ERROR(names.Insert(operation.transaction(), name, ino, TypeOf(request.mode)));
     if (S_ISDIR(request.mode)) ++directory.nlink;
     SetTimes(directory, CurrentTime(), /*modified=*/true);
     operation.transaction().OnCommit([this, ino] { inodes_.AddReference(ino); });
@@ -239,7 +238,8 @@ Status FileSystemImpl::Rmdir(InodeNumber dir, std::string_view name) {
   return RemoveName(dir, name, /*directory=*/true);
 }
 
-// ---- Rename ---------------------------------------------------------------------------------------
+// ---- Rename
+// ---------------------------------------------------------------------------------------
 
 // A directory may not move below itself. Gate held, so the tree stands still.
 Status FileSystemImpl::CheckNotBelow(InodeNumber moved, InodeNumber new_dir) {
@@ -366,7 +366,8 @@ Status FileSystemImpl::Rename(InodeNumber dir, std::string_view name, InodeNumbe
   return OkStatus();
 }
 
-// ---- Reading --------------------------------------------------------------------------------------
+// ---- Reading
+// --------------------------------------------------------------------------------------
 
 StatusOr<std::string> FileSystemImpl::ReadLink(InodeNumber ino) {
   InodeRef inode;
@@ -401,12 +402,12 @@ Status FileSystemImpl::ReadDir(InodeNumber dir, uint64_t after,
     batch.clear();
     {
       ReaderLock lock(inode->lock);
-      PBFS_RETURN_IF_ERROR(Directory(reader_, space_, hash_, inode->disk)
-                               .Scan(at, [&](uint64_t key, InodeNumber ino, uint8_t type,
-                                             std::string_view name) {
-                                 batch.push_back({key, ino, type, std::string(name)});
-                                 return batch.size() < kReadDirBatch;
-                               }));
+      PBFS_RETURN_IF_ERROR(
+          Directory(reader_, space_, hash_, inode->disk)
+              .Scan(at, [&](uint64_t key, InodeNumber ino, uint8_t type, std::string_view name) {
+                batch.push_back({key, ino, type, std::string(name)});
+                return batch.size() < kReadDirBatch;
+              }));
     }
     for (const Copy& entry : batch) {
       if (!visit({entry.ino, entry.key, entry.type, entry.name})) return OkStatus();

@@ -14,10 +14,10 @@ namespace pbfs {
 
 // One change of the filesystem: a transaction together with the inodes it changes.
 //
-// Edit() locks an inode and hands out its disk image; when the operation succeeds, all edited inodes
-// are stored in the transaction and it is committed; when it fails, inodes and blocks are put back
-// before the locks are released. Only one operation runs at a time (the gate), so inodes may be
-// edited in any order. Single thread.
+// Edit() locks an inode and hands out its disk image; when the operation succeeds, all edited
+// inodes are stored in the transaction and it is committed; when it fails, inodes and blocks are
+// put back before the locks are released. Only one operation runs at a time (the gate), so inodes
+// may be edited in any order. Single thread.
 class Operation {
  public:
   Operation(const MetaReader& reader, Transaction& transaction)

@@ -45,8 +45,8 @@ void Orphans::Stop() {
 Status Orphans::Add(Operation& operation, InodeNumber ino, OrphanKind kind) {
   if (!RuleHolds(Rule::kOrphans)) return OkStatus();
   BlockRef block;
-  PBFS_ASSIGN_OR_RETURN(block, reader_.Read(reader_.superblock.state_block, kMagicState,
-                                            kOwnerFilesystem));
+  PBFS_ASSIGN_OR_RETURN(
+      block, reader_.Read(reader_.superblock.state_block, kMagicState, kOwnerFilesystem));
   auto* state = operation.transaction().ModifyAs<StateBlock>(block);
   TreeRoot root = state->orphans;
   Tree tree(reader_, space_, kOwnerOrphans, root);
@@ -59,8 +59,8 @@ Status Orphans::Add(Operation& operation, InodeNumber ino, OrphanKind kind) {
 Status Orphans::Remove(Operation& operation, InodeNumber ino) {
   if (!RuleHolds(Rule::kOrphans)) return OkStatus();
   BlockRef block;
-  PBFS_ASSIGN_OR_RETURN(block, reader_.Read(reader_.superblock.state_block, kMagicState,
-                                            kOwnerFilesystem));
+  PBFS_ASSIGN_OR_RETURN(
+      block, reader_.Read(reader_.superblock.state_block, kMagicState, kOwnerFilesystem));
   auto* state = operation.transaction().ModifyAs<StateBlock>(block);
   TreeRoot root = state->orphans;
   Tree tree(reader_, space_, kOwnerOrphans, root);
@@ -145,9 +145,8 @@ Status Orphans::FreeInode(InodeNumber ino) {
   writeback_.EndExclusive(inode);
   Status status;
   for (bool done = false; !done && status.ok();) {
-    status = runner_.Run(kFreeing, [&](Operation& operation) {
-      return FreeStep(operation, inode, &done);
-    });
+    status = runner_.Run(kFreeing,
+                         [&](Operation& operation) { return FreeStep(operation, inode, &done); });
   }
   inode->range.Unlock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
   return status;
@@ -197,8 +196,8 @@ StatusOr<uint64_t> Orphans::Recover() {
   std::vector<Entry> entries;
   {
     BlockRef block;
-    PBFS_ASSIGN_OR_RETURN(block, reader_.Read(reader_.superblock.state_block, kMagicState,
-                                              kOwnerFilesystem));
+    PBFS_ASSIGN_OR_RETURN(
+        block, reader_.Read(reader_.superblock.state_block, kMagicState, kOwnerFilesystem));
     TreeRoot root = block.as<StateBlock>()->orphans;
     Tree tree(reader_, space_, kOwnerOrphans, root);
     PBFS_RETURN_IF_ERROR(tree.Scan(0, [&](uint64_t key, std::span<const uint8_t> value) {

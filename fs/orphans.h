@@ -43,8 +43,8 @@ class Orphans {
   // The inode's last reference went.
   void Unreferenced(InodeNumber ino) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Frees device blocks from `first_block` on, in steps, and takes the inode off the tree at the end
-  // (if `on_tree`). The caller holds the range lock and has begun exclusive writeback.
+  // Frees device blocks from `first_block` on, in steps, and takes the inode off the tree at the
+  // end (if `on_tree`). The caller holds the range lock and has begun exclusive writeback.
   Status FinishTruncate(const InodeRef& inode, uint64_t first_block, bool on_tree);
 
   // Finishes everything on the tree. For mount; returns how many there were.

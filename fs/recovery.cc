@@ -46,8 +46,8 @@ class Replay {
   // nullopt: not whole.
   StatusOr<std::optional<Body>> ReadBody(uint64_t sequence, uint64_t position);
   Status Corrupt(uint64_t sequence, std::string_view what) const {
-    return CorruptionError(absl::StrCat(device_.geometry().name, ": log checkpoint ", sequence, ": ",
-                                        std::string(what)));
+    return CorruptionError(absl::StrCat(device_.geometry().name, ": log checkpoint ", sequence,
+                                        ": ", std::string(what)));
   }
   Status LoadChain();
   Status CollectCancels(const Body& body);
@@ -77,8 +77,8 @@ Status Replay::FindHeaders() {
   AlignedBuffer buffer(kScanBlocks * kBlockBytes);
   for (uint64_t position = 0; position < ring_blocks_; position += kScanBlocks) {
     const uint64_t count = std::min(kScanBlocks, ring_blocks_ - position);
-    const int error = ReadSync(device_, RingBlock(position) * kBlockBytes, buffer.data(),
-                               count * kBlockBytes);
+    const int error =
+        ReadSync(device_, RingBlock(position) * kBlockBytes, buffer.data(), count * kBlockBytes);
     if (error != 0) {
       return ErrnoError(EIO, absl::StrCat(device_.geometry().name, ": block ", RingBlock(position),
                                           ": reading the log: ", std::strerror(error)));
@@ -126,8 +126,8 @@ StatusOr<std::optional<Replay::Body>> Replay::ReadBody(uint64_t sequence, uint64
       return std::optional<Body>(std::move(body));
     }
   }
-  return ErrnoError(EIO, absl::StrCat(device_.geometry().name, ": reading log checkpoint ", sequence,
-                                      ": ", std::strerror(error)));
+  return ErrnoError(EIO, absl::StrCat(device_.geometry().name, ": reading log checkpoint ",
+                                      sequence, ": ", std::strerror(error)));
 }
 
 Status Replay::LoadChain() {
@@ -300,12 +300,13 @@ StatusOr<RecoveryResult> Replay::Run() {
     anchor->first_sequence = result.next_sequence;
     anchor->clean = 1;
     StampBlock(buffer.data(), result.next_sequence - 1);
-    error = WriteSync(device_, anchor->header.block * kBlockBytes, buffer.data(), kBlockBytes, true);
+    error =
+        WriteSync(device_, anchor->header.block * kBlockBytes, buffer.data(), kBlockBytes, true);
   }
   if (error == 0) error = FlushSync(device_);
   if (error != 0) {
-    return ErrnoError(EIO, absl::StrCat(device_.geometry().name, ": finishing log replay: ",
-                                        std::strerror(error)));
+    return ErrnoError(EIO, absl::StrCat(device_.geometry().name,
+                                        ": finishing log replay: ", std::strerror(error)));
   }
   return result;
 }
@@ -319,10 +320,11 @@ StatusOr<LogAnchor> ReadLogAnchor(BlockDevice& device, const Superblock& superbl
     AlignedBuffer buffer(kBlockBytes);
     const BlockNumber block = superblock.log_start + i;
     const int error = ReadSync(device, block * kBlockBytes, buffer.data(), kBlockBytes);
-    Status status = error != 0 ? ErrnoError(EIO, absl::StrCat(device.geometry().name, ": block ",
-                                                              block, ": reading the log anchor: ",
-                                                              std::strerror(error)))
-                               : VerifyLogAnchor(buffer.data(), block, superblock);
+    Status status =
+        error != 0
+            ? ErrnoError(EIO, absl::StrCat(device.geometry().name, ": block ", block,
+                                           ": reading the log anchor: ", std::strerror(error)))
+            : VerifyLogAnchor(buffer.data(), block, superblock);
     if (!status.ok()) {
       problem = status;
       continue;

@@ -41,8 +41,9 @@ Status SpaceManager::Load() {
     AgEntry entry;
     PBFS_ASSIGN_OR_RETURN(entry, Entry(ag));
     if (entry.free_blocks > AgLength(ag, superblock_.total_blocks)) {
-      return CorruptionError(absl::StrCat("block ", superblock_.ag_table_start + ag / kAgEntriesPerBlock,
-                                          ": free_blocks of group ", ag, " is ", entry.free_blocks));
+      return CorruptionError(
+          absl::StrCat("block ", superblock_.ag_table_start + ag / kAgEntriesPerBlock,
+                       ": free_blocks of group ", ag, " is ", entry.free_blocks));
     }
     table[ag] = entry.free_blocks;
     free_blocks += entry.free_blocks;
@@ -55,7 +56,8 @@ Status SpaceManager::Load() {
   return OkStatus();
 }
 
-// ---- Promises -------------------------------------------------------------------------------------
+// ---- Promises
+// -------------------------------------------------------------------------------------
 
 bool SpaceManager::Reserve(uint64_t blocks, bool privileged) {
   const int64_t floor = privileged ? 0 : static_cast<int64_t>(reserve_pool_);
@@ -75,7 +77,8 @@ uint64_t SpaceManager::available_blocks() const {
   return static_cast<uint64_t>(std::max<int64_t>(0, available_.load(std::memory_order_relaxed)));
 }
 
-// ---- The group table ------------------------------------------------------------------------------
+// ---- The group table
+// ------------------------------------------------------------------------------
 
 StatusOr<AgEntry> SpaceManager::Entry(uint32_t ag) {
   BlockRef table;
@@ -84,13 +87,15 @@ StatusOr<AgEntry> SpaceManager::Entry(uint32_t ag) {
   return table.as<AgTableBlock>()->entries[ag % kAgEntriesPerBlock];
 }
 
-StatusOr<AgEntry*> SpaceManager::ModifyEntry(Transaction& transaction, uint32_t ag, BlockRef& keep) {
+StatusOr<AgEntry*> SpaceManager::ModifyEntry(Transaction& transaction, uint32_t ag,
+                                             BlockRef& keep) {
   PBFS_ASSIGN_OR_RETURN(keep, reader_.Read(superblock_.ag_table_start + ag / kAgEntriesPerBlock,
                                            kMagicAgTable, kOwnerFilesystem));
   return &transaction.ModifyAs<AgTableBlock>(keep)->entries[ag % kAgEntriesPerBlock];
 }
 
-// ---- In memory ------------------------------------------------------------------------------------
+// ---- In memory
+// ------------------------------------------------------------------------------------
 
 void SpaceManager::SetBits(uint64_t* words, uint32_t start, uint32_t length, bool value) {
   while (length > 0) {
@@ -127,8 +132,8 @@ Status SpaceManager::LoadGroupLocked(uint32_t ag) {
     const uint32_t blocks = AgBitmapBlocks(ag, superblock_.total_blocks);
     for (uint32_t i = 0; i < blocks; ++i) {
       BlockRef bitmap;
-      PBFS_ASSIGN_OR_RETURN(bitmap, reader_.Read(AgStart(ag) + kAgBitmapOffset + i, kMagicBitmap,
-                                                 kOwnerAgBase + ag));
+      PBFS_ASSIGN_OR_RETURN(
+          bitmap, reader_.Read(AgStart(ag) + kAgBitmapOffset + i, kMagicBitmap, kOwnerAgBase + ag));
       const uint64_t* from = bitmap.as<BitmapBlock>()->words;
       uint64_t* to = words.get() + size_t{i} * (kBitsPerBitmapBlock / 64);
       for (size_t w = 0; w < kBitsPerBitmapBlock / 64; ++w) to[w] |= from[w];
@@ -223,7 +228,8 @@ void SpaceManager::ReleaseFreed(const std::vector<Transaction::Freed>& freed) {
   }
 }
 
-// ---- On disk --------------------------------------------------------------------------------------
+// ---- On disk
+// --------------------------------------------------------------------------------------
 
 Status SpaceManager::InitializeOnDisk(Transaction& transaction, uint32_t ag) {
   BlockRef keep;
@@ -235,8 +241,8 @@ Status SpaceManager::InitializeOnDisk(Transaction& transaction, uint32_t ag) {
   InitialWords(ag, words.get());
   const uint32_t blocks = AgBitmapBlocks(ag, superblock_.total_blocks);
   for (uint32_t i = 0; i < blocks; ++i) {
-    BlockRef bitmap = transaction.Create(AgStart(ag) + kAgBitmapOffset + i, kMagicBitmap,
-                                         kOwnerAgBase + ag);
+    BlockRef bitmap =
+        transaction.Create(AgStart(ag) + kAgBitmapOffset + i, kMagicBitmap, kOwnerAgBase + ag);
     std::memcpy(bitmap.as<BitmapBlock>()->words,
                 words.get() + size_t{i} * (kBitsPerBitmapBlock / 64), kBitsPerBitmapBlock / 8);
   }
@@ -253,9 +259,9 @@ Status SpaceManager::ChangeBits(Transaction& transaction, const BlockRun& run, b
     const uint32_t bit = start % kBitsPerBitmapBlock;
     const uint32_t count = std::min(left, kBitsPerBitmapBlock - bit);
     BlockRef bitmap;
-    PBFS_ASSIGN_OR_RETURN(
-        bitmap, reader_.Read(AgStart(ag) + kAgBitmapOffset + start / kBitsPerBitmapBlock,
-                             kMagicBitmap, kOwnerAgBase + ag));
+    PBFS_ASSIGN_OR_RETURN(bitmap,
+                          reader_.Read(AgStart(ag) + kAgBitmapOffset + start / kBitsPerBitmapBlock,
+                                       kMagicBitmap, kOwnerAgBase + ag));
     auto* words = transaction.ModifyAs<BitmapBlock>(bitmap)->words;
     if (NextBit(words, bit, bit + count, used) != bit + count) {
       return CorruptionError(absl::StrCat("block ", bitmap.block(), ": bits of blocks ", run.block,
@@ -271,8 +277,8 @@ Status SpaceManager::ChangeBits(Transaction& transaction, const BlockRun& run, b
   PBFS_ASSIGN_OR_RETURN(entry, ModifyEntry(transaction, ag, keep));
   if (used ? entry->free_blocks < run.length
            : entry->free_blocks + run.length > AgLength(ag, superblock_.total_blocks)) {
-    return CorruptionError(absl::StrCat("block ", keep.block(), ": free_blocks of group ", ag, " is ",
-                                        entry->free_blocks));
+    return CorruptionError(absl::StrCat("block ", keep.block(), ": free_blocks of group ", ag,
+                                        " is ", entry->free_blocks));
   }
   entry->free_blocks = used ? entry->free_blocks - run.length : entry->free_blocks + run.length;
   return OkStatus();
@@ -298,8 +304,8 @@ StatusOr<BlockRun> SpaceManager::Allocate(Transaction& transaction, BlockNumber 
 Status SpaceManager::Free(Transaction& transaction, const BlockRun& run) {
   if (run.length == 0 || run.block + run.length > superblock_.total_blocks ||
       AgOf(run.block) != AgOf(run.block + run.length - 1)) {
-    return CorruptionError(absl::StrCat("freeing blocks ", run.block, "+", run.length,
-                                        ": out of range"));
+    return CorruptionError(
+        absl::StrCat("freeing blocks ", run.block, "+", run.length, ": out of range"));
   }
   {
     // A group with busy blocks is always loaded: its bitmap alone would show them as free.

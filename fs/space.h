@@ -46,7 +46,8 @@ class SpaceManager : public NodeSpace {
 
   // --- Promises. Data writes and operations reserve the worst case before they start.
 
-  // False: not that much space. `privileged` may use the reserve that lets a full filesystem delete.
+  // False: not that much space. `privileged` may use the reserve that lets a full filesystem
+  // delete.
   bool Reserve(uint64_t blocks, bool privileged = false);
   void Unreserve(uint64_t blocks);
   // Takes promised space without asking: a promise made elsewhere covers it.
@@ -59,8 +60,8 @@ class SpaceManager : public NodeSpace {
 
   // --- Claims (data). No transaction. The caller has reserved the space.
 
-  // Up to `wanted` contiguous blocks, at or near `goal` (0: anywhere). ENOSPC when nothing is free in
-  // memory; EAGAIN when busy blocks will become free once the log is forced.
+  // Up to `wanted` contiguous blocks, at or near `goal` (0: anywhere). ENOSPC when nothing is free
+  // in memory; EAGAIN when busy blocks will become free once the log is forced.
   StatusOr<BlockRun> Claim(BlockNumber goal, uint32_t wanted) ABSL_LOCKS_EXCLUDED(mutex_);
   void Unclaim(const BlockRun& run) ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -51,8 +51,8 @@ class Transaction {
   };
   void AddFreed(BlockNumber block, uint32_t length) { freed_.push_back({block, length}); }
 
-  // Runs in reverse order if the transaction is aborted; dropped at commit. For in-memory state that
-  // shadows blocks.
+  // Runs in reverse order if the transaction is aborted; dropped at commit. For in-memory state
+  // that shadows blocks.
   void OnAbort(std::function<void()> undo) { undo_.push_back(std::move(undo)); }
   // Runs in order at commit, with the gate still held.
   void OnCommit(std::function<void()> action) { commit_actions_.push_back(std::move(action)); }
@@ -62,8 +62,8 @@ class Transaction {
     if (poison_.ok()) poison_ = status;
   }
 
-  // Makes the changes part of the open checkpoint, and releases the gate. Cannot fail for lack of log
-  // space: that was reserved at Begin. Returns the sequence of the checkpoint that carries the
+  // Makes the changes part of the open checkpoint, and releases the gate. Cannot fail for lack of
+  // log space: that was reserved at Begin. Returns the sequence of the checkpoint that carries the
   // changes (0: nothing changed), or what Poison() got, and then everything is undone.
   StatusOr<Lsn> Commit();
 

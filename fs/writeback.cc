@@ -11,8 +11,8 @@
 namespace pbfs {
 namespace {
 
-constexpr size_t kRoundPagesMax = 16384;          // 64 MiB.
-constexpr size_t kBatchPagesMax = 4096;           // 16 MiB of many files in one batch.
+constexpr size_t kRoundPagesMax = 16384;  // 64 MiB.
+constexpr size_t kBatchPagesMax = 4096;   // 16 MiB of many files in one batch.
 constexpr size_t kBatchesInFlightMax = 4;
 constexpr size_t kRequestBytesMax = 1 << 20;
 // Tree nodes that new extents of one inode may need: a path, and a leaf per this many blocks.
@@ -60,15 +60,15 @@ void Writeback::Stop() {
   dirty.swap(dirty_);
 }
 
-// ---- Promises -------------------------------------------------------------------------------------
+// ---- Promises
+// -------------------------------------------------------------------------------------
 
 bool Writeback::ReserveFor(Inode& inode, uint64_t blocks) {
   if (blocks == 0) return true;
   MutexLock lock(inode.writeback_lock);
   const uint64_t after = inode.delalloc_blocks + blocks;
   const uint64_t metadata = kMetadataPerInode + after / kBlocksPerMetadataBlock;
-  const uint64_t more =
-      metadata > inode.metadata_reserved ? metadata - inode.metadata_reserved : 0;
+  const uint64_t more = metadata > inode.metadata_reserved ? metadata - inode.metadata_reserved : 0;
   if (!space_.Reserve(blocks + more)) return false;
   inode.delalloc_blocks = after;
   inode.metadata_reserved += more;
@@ -87,7 +87,8 @@ void Writeback::Unpromise(Inode& inode, uint64_t blocks) {
   space_.Unreserve(blocks + metadata);
 }
 
-// ---- Dirty inodes ---------------------------------------------------------------------------------
+// ---- Dirty inodes
+// ---------------------------------------------------------------------------------
 
 void Writeback::MarkDirty(const InodeRef& inode) {
   bool wake = false;
@@ -182,7 +183,8 @@ std::vector<InodeRef> Writeback::DueInodes(bool all) {
   return due;
 }
 
-// ---- Rounds ---------------------------------------------------------------------------------------
+// ---- Rounds
+// ---------------------------------------------------------------------------------------
 
 bool Writeback::TryClaimRoundSlot(Inode& inode) {
   MutexLock lock(inode.writeback_lock);
@@ -258,9 +260,9 @@ std::unique_ptr<Writeback::Round> Writeback::BuildRound(const InodeRef& inode, s
   const uint64_t size = inode->size.load(std::memory_order_acquire);
   inode->pages.CollectDirty(0, UINT64_MAX, pages_max, round->pages);
   const bool all = round->pages.size() < pages_max;
-  round->size_after =
-      all || round->pages.empty() ? size
-                                  : std::min(size, (round->pages.back().index + 1) * kBlockBytes);
+  round->size_after = all || round->pages.empty()
+                          ? size
+                          : std::min(size, (round->pages.back().index + 1) * kBlockBytes);
   // With a failed page the size must not rise over what that page should have stored.
   if (inode->pages.HasErrors()) round->size_after = 0;
   const Lsn truncated = inode->truncated.load(std::memory_order_acquire);
@@ -352,8 +354,8 @@ void Writeback::FinishRound(Round& round) {
       space_.Unclaim({round.claimed[i].block, round.claimed[i].length});
     }
     if (options_.log) {
-      options_.log(absl::StrCat("inode ", inode.ino, ": writing data: ",
-                                std::string(round.status.message())));
+      options_.log(absl::StrCat("inode ", inode.ino,
+                                ": writing data: ", std::string(round.status.message())));
     }
   }
   size_t real = 0;
@@ -382,7 +384,8 @@ void Writeback::ExtentLoop() {
     std::unique_ptr<Batch> batch;
     {
       MutexLock lock(mutex_);
-      while (completed_.empty() && !(stopping_ && batches_in_flight_ == 0)) extent_wake_.Wait(mutex_);
+      while (completed_.empty() && !(stopping_ && batches_in_flight_ == 0))
+        extent_wake_.Wait(mutex_);
       if (completed_.empty()) return;
       batch = std::move(completed_.front());
       completed_.pop_front();
@@ -392,9 +395,9 @@ void Writeback::ExtentLoop() {
       for (size_t i = 0; round->status.ok() && i < round->pages.size(); ++i) {
         const WriteBatch::Piece& piece = pieces[round->first_piece + i];
         if (piece.error == 0) continue;
-        round->status = ErrnoError(
-            piece.error, absl::StrCat(device_.geometry().name, ": block ", piece.block, ": ",
-                                      std::strerror(piece.error)));
+        round->status =
+            ErrnoError(piece.error, absl::StrCat(device_.geometry().name, ": block ", piece.block,
+                                                 ": ", std::strerror(piece.error)));
       }
       FinishRound(*round);
       DropIfClean(*round->inode);
@@ -408,7 +411,8 @@ void Writeback::ExtentLoop() {
   }
 }
 
-// ---- Flushing -------------------------------------------------------------------------------------
+// ---- Flushing
+// -------------------------------------------------------------------------------------
 
 void Writeback::FlushAsync(const InodeRef& inode, Done done) {
   if (inode->pages.HasErrors()) {

@@ -25,12 +25,12 @@ namespace pbfs {
 
 // Writes dirty file pages to the device.
 //
-// The unit is a *round*: one inode's dirty pages at one moment, ascending. A round claims blocks for
-// what has none (late, contiguous), writes everything in one batch - rounds of many inodes share a
-// batch, sorted by device block - and only when all its I/O has completed logs the new extents and
-// the new size in a transaction. An inode has one round at a time. So a size never becomes visible
-// after a crash before the data below it, and a page past the old end never before the zeroed tail
-// of the old last block, which is in the same round or an earlier one.
+// The unit is a *round*: one inode's dirty pages at one moment, ascending. A round claims blocks
+// for what has none (late, contiguous), writes everything in one batch - rounds of many inodes
+// share a batch, sorted by device block - and only when all its I/O has completed logs the new
+// extents and the new size in a transaction. An inode has one round at a time. So a size never
+// becomes visible after a crash before the data below it, and a page past the old end never before
+// the zeroed tail of the old last block, which is in the same round or an earlier one.
 //
 // Threads: whoever starts a round submits its I/O; the extent worker runs the transactions; the
 // flusher starts rounds by age and by the amount of dirty data. Completions never wait.

@@ -22,9 +22,9 @@ namespace pbfs {
 // its last piece has ended.
 //
 // A piece runs on the ring attached to the thread that submits it; without one, or when it had to
-// wait for others to end, on a ring of the engine's own, whose reaper thread also submits (a request submitted by a thread that then exits
-// would be cancelled by the kernel). Where io_uring is off, and for ioctls, it runs on a thread
-// pool.
+// wait for others to end, on a ring of the engine's own, whose reaper thread also submits (a
+// request submitted by a thread that then exits would be cancelled by the kernel). Where io_uring
+// is off, and for ioctls, it runs on a thread pool.
 //
 // Thread-safe.
 class TransferEngine {

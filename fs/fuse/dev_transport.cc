@@ -24,7 +24,7 @@ class DevChannel : public Channel {
       const bool closed = errno != EAGAIN && errno != EINTR && errno != ENOENT;
       return closed ? Received::kClosed : Received::kNothing;
     }
-    if (static_cast<size_t>(bytes) < sizeof(fuse_in_header)) return Received::kNothing;
+    if (static_cast<size_t>(bytes) < sizeof(fuse_in_header)) return Received::kClosed;
     Sort(static_cast<size_t>(bytes), request, frames);
     return Received::kRequest;
   }

@@ -27,8 +27,9 @@ static_assert(sizeof(fuse_setattr_in) == 88 && sizeof(fuse_open_in) == 8);
 // receive buffer shorter than kHeadBytes + kWriteBytesMax.
 inline constexpr uint32_t kWriteBytesMax = 1 << 20;
 
-// INIT flags that libfuse 3.14 cannot ask for; patched into its reply when the kernel offers them.
-inline constexpr uint32_t kInitFlagsPatched = FUSE_HANDLE_KILLPRIV_V2;
+// INIT flags patched into libfuse's reply when the kernel offers them: libfuse 3.14 does not know
+// the first, and knows the second but forgets to ask for it.
+inline constexpr uint32_t kInitFlagsPatched = FUSE_HANDLE_KILLPRIV_V2 | FUSE_PARALLEL_DIROPS;
 static_assert(FUSE_HANDLE_KILLPRIV_V2 == 1u << 28);
 
 // The number by which the kernel knows the root, whatever its inode number is.

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -21,6 +22,9 @@ namespace {
 
 // Until INIT is answered the kernel asks for FUSE_MIN_READ_BUFFER at least.
 constexpr size_t kInitBufferBytes = 64 << 10;
+
+// Receive frames take no more than this part of a small cache.
+constexpr size_t kCacheShare = 4;
 
 std::string NewPrimeName() {
   char random[16] = {};
@@ -98,8 +102,11 @@ Status Session::Start(FileSystem& fs) {
   fs_ = &fs;
   root_ = fs.root();
   transport_ = std::make_unique<DevTransport>(fd_);
-  PBFS_ASSIGN_OR_RETURN(workers_, WorkerPool::Create(*transport_, fs.page_cache(), *this,
-                                                     in_flight_, options_.workers));
+  WorkerPool::Options workers = options_.workers;
+  const size_t loops_max = fs.page_cache().frames_total() / kCacheShare / ReceiveFrames::kCount;
+  workers.loops = std::clamp<unsigned>(static_cast<unsigned>(loops_max), 1, workers.loops);
+  PBFS_ASSIGN_OR_RETURN(
+      workers_, WorkerPool::Create(*transport_, fs.page_cache(), *this, in_flight_, workers));
   seek_helper_ = std::make_unique<SeekHelper>();
   fuse_buf buffer = {};
   buffer.mem = init_request_.data();

@@ -31,7 +31,7 @@ struct SessionOptions {
   // Changes of names (dirsync), and of attributes too (sync), are durable when they are answered.
   bool sync_names = false;
   bool sync_attributes = false;
-  WorkerPool::Options workers;
+  WorkerPool::Options workers = {};
 };
 
 // One FileSystem served on one mounted FUSE descriptor. The order of calls is the order below; each

@@ -81,8 +81,8 @@ void HoldDevice::Submit(IoRequest& request) {
     if (delay_max_.count() > 0 && random_.OneIn(kLateOneIn)) {
       completes_late = random_.OneIn(2);
       if (!completes_late) {
-        const auto delay = std::chrono::microseconds(
-            random_.Below(static_cast<uint64_t>(delay_max_.count())));
+        const auto delay =
+            std::chrono::microseconds(random_.Below(static_cast<uint64_t>(delay_max_.count())));
         late_.emplace(Clock::now() + delay, Late{&request, false, 0});
         changed_.notify_all();
         return;

@@ -15,9 +15,9 @@
 
 namespace pbfs {
 
-// Passes requests on, but keeps some in flight for a while: the kinds it is told to hold, until they
-// are released, or any at random, out of order. So the windows in which the ordering rules matter
-// are open for as long as a test needs them. Thread-safe.
+// Passes requests on, but keeps some in flight for a while: the kinds it is told to hold, until
+// they are released, or any at random, out of order. So the windows in which the ordering rules
+// matter are open for as long as a test needs them. Thread-safe.
 class HoldDevice : public BlockDevice {
  public:
   enum Kind : unsigned {
@@ -37,8 +37,8 @@ class HoldDevice : public BlockDevice {
   bool WaitUntilHeld(size_t count, std::chrono::milliseconds timeout);
   // Holds nothing any more, sends what was held.
   void Release();
-  // From now on requests are late at random (0: stop): some reach the device late, of others only the
-  // completion is late.
+  // From now on requests are late at random (0: stop): some reach the device late, of others only
+  // the completion is late.
   void DelayAtRandom(uint64_t seed, std::chrono::microseconds most);
 
   const Geometry& geometry() const override { return below_.geometry(); }

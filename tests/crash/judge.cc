@@ -25,8 +25,8 @@ MountOptions Quiet() {
   return options;
 }
 
-// A rule that is off while a workload ran and while its log is replayed is on again for what follows:
-// unmounting does not work without some.
+// A rule that is off while a workload ran and while its log is replayed is on again for what
+// follows: unmounting does not work without some.
 class RulesOn {
  public:
 #ifdef PBFS_TEST_RULES
@@ -89,6 +89,11 @@ std::string JudgeState(Image& image, const Model& model, const Bounds& bounds, b
   Observed observed;
   std::string problem = MountAndObserve(device, filesystem, observed);
   if (!problem.empty()) return problem;
+  for (const auto& [ino, node] : observed.nodes) {
+    auto a = filesystem->GetAttributes(ino);
+    if (S_ISREG(node.mode) && a->blocks_512 / 8 > (a->size_bytes + 4095) / 4096)
+      printf("ino %lu size %lu blocks %lu\n", ino, a->size_bytes, a->blocks_512 / 8);
+  }
   const RulesOn rules_on;
   problem = model.Explain(observed, bounds.ops_begun, bounds.acks);
   if (!problem.empty()) return problem;
@@ -120,9 +125,10 @@ Bounds BoundsOf(const CrashStates& states, const Cut& cut) {
 
 }  // namespace
 
-Outcome JudgeRecording(const Recording& recording, const Model& model,
-                       const CrashStates::Limits& limits, uint64_t seed, size_t violations_max) {
+Outcome JudgeRecording(const Recording& recording, const Model& model, CrashStates::Limits limits,
+                       uint64_t seed, size_t violations_max) {
   Random random(seed);
+  limits.first_position = recording.first_position;
   CrashStates states(recording.base, recording.io);
   Outcome outcome;
   for (const Cut& cut : states.Enumerate(limits, random)) {
@@ -141,7 +147,8 @@ Outcome JudgeRecoveries(const Recording& recording, const Model& model, size_t s
   Random random(seed);
   CrashStates states(recording.base, recording.io);
   Outcome outcome;
-  for (const Cut& cut : states.Enumerate({.cuts_max = states_max}, random)) {
+  for (const Cut& cut : states.Enumerate(
+           {.cuts_max = states_max, .first_position = recording.first_position}, random)) {
     const Image crashed = states.Build(cut);
     Image recovered = crashed.Fork();
     Observed expected;

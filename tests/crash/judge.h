@@ -12,8 +12,9 @@
 
 namespace pbfs {
 
-// Judges one crash state: mounts `image` (which replays the log and finishes orphans), compares what
-// is there with the model, unmounts, runs the checker. Empty if all is well, else what is wrong.
+// Judges one crash state: mounts `image` (which replays the log and finishes orphans), compares
+// what is there with the model, unmounts, runs the checker. Empty if all is well, else what is
+// wrong.
 struct Bounds {
   uint32_t ops_begun;
   size_t acks;
@@ -32,9 +33,8 @@ struct Outcome {
 inline constexpr size_t kViolationsMax = 3;
 
 // Judges the crash states of a workload.
-Outcome JudgeRecording(const Recording& recording, const Model& model,
-                       const CrashStates::Limits& limits, uint64_t seed,
-                       size_t violations_max = kViolationsMax);
+Outcome JudgeRecording(const Recording& recording, const Model& model, CrashStates::Limits limits,
+                       uint64_t seed, size_t violations_max = kViolationsMax);
 
 // Takes `states` crash states of a workload and cuts their recovery (mount) at up to
 // `cuts_each` points each; the next mount must end where an uncut one does.

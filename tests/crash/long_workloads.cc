@@ -10,6 +10,9 @@ namespace pbfs {
 namespace {
 
 constexpr std::chrono::milliseconds kHeldWait(1000);
+// With one more block changed, a checkpoint of the smallest log takes no more transactions.
+constexpr uint64_t kOpenBlocksFull =
+    (kLogBlocksMin - kLogAnchorBlocks) / 8 - kTransactionBlocksMax - 1;
 
 std::string Numbered(const char* prefix, size_t number) { return absl::StrCat(prefix, number); }
 
@@ -176,34 +179,37 @@ void ManyFiles(Session& s) {
 // A large file in many pieces shrinks step by step while others commit and metadata is written.
 void ChainedTruncate(Session& s) {
   s.Create("a");
-  for (size_t i = 0; i < 120; ++i) s.Write("a", 8192 * i, 3000);
+  for (size_t i = 0; i < 300; ++i) s.Write("a", 8192 * i, 3000);
   s.Create("b");
   s.Record();
-  s.hold().DelayAtRandom(1, std::chrono::microseconds(300));
-  const auto before = s.FsyncStart("b");
+  s.StartCommitting();
   s.Truncate("a", 20'000);
-  s.Await(*before);
   s.Press();
   s.Append("b", 6000);
   s.Fsync("b");
   s.Unlink("a");
   s.Press();
   s.Sync();
+  s.StopCommitting();
 }
 
-// A file in many pieces reaches the disk in several transactions, with commits in between.
+// A file in many pieces reaches the disk in several transactions, and the checkpoint has no room
+// left for the last of them.
 void ChainedGrowth(Session& s) {
-  s.Create("b");
+  for (size_t i = 0; i < 100; ++i) s.Create(Numbered("f", i));
+  s.Mkdir("d");
   s.Record();
   s.Create("a");
-  for (size_t i = 0; i < 60; ++i) s.Write("a", 8192 * i, 5000);
-  s.hold().DelayAtRandom(2, std::chrono::microseconds(200));
-  const auto a = s.FsyncStart("a");
-  for (uint32_t i = 0; i < 6; ++i) {
-    s.Chmod("b", 0600 + i);
-    s.Fsync("b");
+  for (size_t i = 0; i < 40; ++i) s.Write("a", 8192 * i, 3000);
+  for (size_t i = 0; s.DirtyMetadata() < kOpenBlocksFull - 10; ++i) {
+    s.Symlink(std::string(500, 'x'), Numbered("d/", i));  // Takes a block of its own.
   }
-  s.Await(*a);
+  // Each of these touches one more block, or none.
+  for (size_t i = 0; s.DirtyMetadata() < kOpenBlocksFull && i < 100; ++i) {
+    s.Chmod(Numbered("f", i), 0600);
+  }
+  s.Focus();
+  s.Fsync("a");
 }
 
 // Overwriting in place races with commits of others.

@@ -30,13 +30,13 @@ Status ObserveDirectory(FileSystem& filesystem, InodeNumber ino, Observed& obser
     std::optional<Attributes> found;
     PBFS_ASSIGN_OR_RETURN(found, filesystem.Lookup(ino, name));
     if (!found || found->ino != child) {
-      return ErrnoError(EUCLEAN, absl::StrCat("inode ", ino, ": lookup of \"", name,
-                                              "\" differs from readdir"));
+      return ErrnoError(
+          EUCLEAN, absl::StrCat("inode ", ino, ": lookup of \"", name, "\" differs from readdir"));
     }
     // The reference of the lookup is left for unmount.
     if (!observed.nodes.contains(child)) {
-      PBFS_RETURN_IF_ERROR(ObserveInode(filesystem, child, absl::StartsWith(name, kOpaquePrefix),
-                                        observed));
+      PBFS_RETURN_IF_ERROR(
+          ObserveInode(filesystem, child, absl::StartsWith(name, kOpaquePrefix), observed));
     }
   }
   observed.nodes[ino].entries = std::move(entries);
@@ -95,7 +95,8 @@ std::string PatternOf(Model::FileId file, uint32_t write, uint64_t offset_bytes,
   return bytes;
 }
 
-// ---- Recording ------------------------------------------------------------------------------------
+// ---- Recording
+// ------------------------------------------------------------------------------------
 
 Model::Model(uint32_t root_mode) {
   Node& root = tree_[kRoot];
@@ -149,7 +150,8 @@ size_t Model::Acknowledge(const Promise& promise) {
   return promises_.size() - 1;
 }
 
-// ---- Judging --------------------------------------------------------------------------------------
+// ---- Judging
+// --------------------------------------------------------------------------------------
 
 std::string Model::Explain(const Observed& observed, uint32_t ops_begun, size_t acks) const {
   const Promise& promise = promises_.at(acks);
@@ -161,9 +163,8 @@ std::string Model::Explain(const Observed& observed, uint32_t ops_begun, size_t 
     if (first.empty()) first = last;
     if (op <= promise.op) break;
   }
-  return absl::StrCat("no state after operations ", promise.op, "..", ops_begun,
-                      " fits. As after ", ops_begun, ": ", first, ". As after ", promise.op, ": ",
-                      last);
+  return absl::StrCat("no state after operations ", promise.op, "..", ops_begun, " fits. As after ",
+                      ops_begun, ": ", first, ". As after ", promise.op, ": ", last);
 }
 
 std::string Model::ExplainLive(const Observed& observed) const {

@@ -77,8 +77,8 @@ class Model {
 
   // What an fsync (of one file) or a sync promises, as of now; Acknowledge() once it returned.
   struct Promise {
-    uint32_t op = 0;                        // Operations that must be there.
-    std::map<FileId, size_t> versions;      // Contents that must be there.
+    uint32_t op = 0;                    // Operations that must be there.
+    std::map<FileId, size_t> versions;  // Contents that must be there.
   };
   Promise PromiseOf(FileId file) const;
   Promise PromiseOfAll() const;
@@ -124,6 +124,7 @@ class Model {
 };
 
 // Bytes of a write: every file and every write has its own, and every offset.
-std::string PatternOf(Model::FileId file, uint32_t write, uint64_t offset_bytes, size_t length_bytes);
+std::string PatternOf(Model::FileId file, uint32_t write, uint64_t offset_bytes,
+                      size_t length_bytes);
 
 }  // namespace pbfs

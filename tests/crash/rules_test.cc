@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A checker that cannot fail proves nothing: with each ordering rule of fs/ switched off in turn,
 // the enumeration must find a violation.
+#include "fs/rules.h"
+
 #include <iostream>
 
-#include "fs/rules.h"
 #include "gtest/gtest.h"
 #include "tests/crash/judge.h"
 #include "tests/crash/workloads.h"
@@ -33,19 +34,15 @@ class RuleTest : public testing::TestWithParam<RuleCase> {
     workload.run(session);
     session.CheckLive();
     const std::unique_ptr<Recording> recording = session.Finish();
-    std::string found;
-    if (!session.problems().empty()) {
-      found = "without a crash: " + session.problems().front();
-    } else {
-      const Outcome outcome =
-          GetParam().cut_recoveries
-              ? JudgeRecoveries(*recording, session.model(), 8, 12, kSeed, 1)
-              : JudgeRecording(*recording, session.model(), {.cuts_max = 400}, kSeed, 1);
-      states += outcome.states;
-      if (!outcome.violations.empty()) found = outcome.violations.front();
-    }
+    const Outcome outcome =
+        GetParam().cut_recoveries
+            ? JudgeRecoveries(*recording, session.model(), 8, 12, kSeed, 1)
+            : JudgeRecording(*recording, session.model(), {.cuts_max = 400}, kSeed, 1);
+    states += outcome.states;
     g_disabled_rules = 0;
-    return found;
+    if (!outcome.violations.empty()) return outcome.violations.front();
+    if (!session.problems().empty()) return "without a crash: " + session.problems().front();
+    return "";
   }
 };
 
@@ -65,19 +62,18 @@ TEST_P(RuleTest, IsMissedWhenSwitchedOff) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, RuleTest,
-    testing::Values(
-        RuleCase{"kWriteAheadLog", Rule::kWriteAheadLog, {"LateLogWrite"}},
-        RuleCase{"kFlushBeforeLog", Rule::kFlushBeforeLog, {"CreateWriteFsync"}},
-        RuleCase{"kFlushAfterLog", Rule::kFlushAfterLog, {"CreateFsync"}},
-        RuleCase{"kWholeImage", Rule::kWholeImage, {"HotBlocks"}},
-        RuleCase{"kTail", Rule::kTail, {"LateMetadataWrite"}},
-        RuleCase{"kCancel", Rule::kCancel, {"MetadataBecomesData"}},
-        RuleCase{"kBusyExtents", Rule::kBusyExtents, {"FreedDataIsNeeded"}},
-        RuleCase{"kDataBeforeMetadata", Rule::kDataBeforeMetadata, {"LateDataWrite"}},
-        RuleCase{"kOrphans", Rule::kOrphans, {"UnlinkWhileOpen"}},
-        RuleCase{"kZeroTail", Rule::kZeroTail, {"TruncateDownUp", "WritePastEnd"}},
-        RuleCase{"kReplayFlush", Rule::kReplayFlush, {"CreateWriteSync"}, true},
-        RuleCase{"kClaims", Rule::kClaims, {"TwoGrowingFiles"}}),
+    testing::Values(RuleCase{"kWriteAheadLog", Rule::kWriteAheadLog, {"LateLogWrite"}},
+                    RuleCase{"kFlushBeforeLog", Rule::kFlushBeforeLog, {"CreateWriteFsync"}},
+                    RuleCase{"kFlushAfterLog", Rule::kFlushAfterLog, {"CreateFsync"}},
+                    RuleCase{"kWholeImage", Rule::kWholeImage, {"HotBlocks"}},
+                    RuleCase{"kTail", Rule::kTail, {"LateMetadataWrite"}},
+                    RuleCase{"kCancel", Rule::kCancel, {"MetadataBecomesData"}},
+                    RuleCase{"kBusyExtents", Rule::kBusyExtents, {"FreedDataIsNeeded"}},
+                    RuleCase{"kDataBeforeMetadata", Rule::kDataBeforeMetadata, {"LateDataWrite"}},
+                    RuleCase{"kOrphans", Rule::kOrphans, {"UnlinkWhileOpen"}},
+                    RuleCase{"kZeroTail", Rule::kZeroTail, {"TruncateDownUp", "WritePastEnd"}},
+                    RuleCase{"kReplayFlush", Rule::kReplayFlush, {"CreateWriteSync"}, true},
+                    RuleCase{"kClaims", Rule::kClaims, {"TwoGrowingFiles"}}),
     [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

@@ -4,8 +4,8 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
-#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -52,6 +52,7 @@ Session::Session(const Options& options)
 }
 
 Session::~Session() {
+  StopCommitting();
   if (hold_ != nullptr) hold_->Release();
   fs_.reset();
 }
@@ -100,12 +101,22 @@ void Session::Record() {
   Mount();
 }
 
+void Session::Focus() {
+  std::vector<RecordedIo> so_far = recorder_.TakeRecording();
+  recording_->io.insert(recording_->io.end(), std::make_move_iterator(so_far.begin()),
+                        std::make_move_iterator(so_far.end()));
+  recording_->first_position = recording_->io.size();
+}
+
 std::unique_ptr<Recording> Session::Finish() {
+  StopCommitting();
   hold_->DelayAtRandom(0, std::chrono::microseconds(0));
   hold_->Release();
   fs_.reset();
   hold_.reset();
-  recording_->io = recorder_.TakeRecording();
+  const size_t focus = recording_->first_position;
+  Focus();
+  recording_->first_position = focus;
   return std::move(recording_);
 }
 
@@ -130,7 +141,8 @@ void Session::Problem(const std::string& text) {
   if (problems_.size() < 10) problems_.push_back(text);
 }
 
-// ---- Names ----------------------------------------------------------------------------------------
+// ---- Names
+// ----------------------------------------------------------------------------------------
 
 Session::Place Session::Find(std::string_view path) {
   const Model::Tree& tree = std::as_const(model_).tree();
@@ -160,8 +172,8 @@ void Session::Begin() { recorder_.Mark(MarkOfOp(model_.Begin())); }
 
 void Session::End(const Status& status, std::string_view what) {
   if (!status.ok()) {
-    Problem(absl::StrCat("operation ", model_.op(), ", ", std::string(what), ": ",
-                         status.ToString()));
+    Problem(
+        absl::StrCat("operation ", model_.op(), ", ", std::string(what), ": ", status.ToString()));
   }
   model_.End();
 }
@@ -246,8 +258,8 @@ void Session::Rename(std::string_view from, std::string_view to, unsigned flags)
   const Place source = Find(from);
   const Place target = Find(to);
   Begin();
-  const Status status = fs_->Rename(InodeOf(source.dir), source.name, InodeOf(target.dir),
-                                    target.name, flags);
+  const Status status =
+      fs_->Rename(InodeOf(source.dir), source.name, InodeOf(target.dir), target.name, flags);
   if (status.ok()) {
     const bool exchange = (flags & RENAME_EXCHANGE) != 0;
     const bool replaces = target.id != Model::kRoot && !exchange;
@@ -270,7 +282,8 @@ void Session::Rename(std::string_view from, std::string_view to, unsigned flags)
   End(status, "rename");
 }
 
-// ---- Attributes -----------------------------------------------------------------------------------
+// ---- Attributes
+// -----------------------------------------------------------------------------------
 
 void Session::Chmod(std::string_view path, uint32_t mode) {
   if (Broken()) return;
@@ -311,7 +324,8 @@ void Session::RemoveXattr(std::string_view path, const std::string& name) {
   End(status, "removexattr");
 }
 
-// ---- Data -----------------------------------------------------------------------------------------
+// ---- Data
+// -----------------------------------------------------------------------------------------
 
 void Session::DoWrite(std::string_view path, uint64_t offset, size_t length,
                       const WriteFlags& flags) {
@@ -395,13 +409,14 @@ void Session::Fill(uint64_t blocks_left) {
   }
 }
 
-// ---- Persistence ----------------------------------------------------------------------------------
+// ---- Persistence
+// ----------------------------------------------------------------------------------
 
 void Session::Acknowledge(const Status& status, const Model::Promise& promise,
                           std::string_view what) {
   if (!status.ok()) {
-    Problem(absl::StrCat(std::string(what), " after operation ", model_.op(), ": ",
-                         status.ToString()));
+    Problem(
+        absl::StrCat(std::string(what), " after operation ", model_.op(), ": ", status.ToString()));
     return;
   }
   recorder_.Mark(MarkOfAck(model_.Acknowledge(promise)));
@@ -439,26 +454,46 @@ void Session::Sync() {
   Acknowledge(FsClient(*fs_).Sync(), promise, "sync");
 }
 
+void Session::StartCommitting() {
+  committing_ = true;
+  committer_ = std::thread([this] {
+    FsClient client(*fs_);
+    while (committing_) {
+      SetAttributes now;
+      now.atime_now = true;
+      if (!fs_->SetAttributesOf(fs_->root(), now).ok() || !client.Fsync(fs_->root()).ok()) return;
+    }
+  });
+}
+
+void Session::StopCommitting() {
+  committing_ = false;
+  if (committer_.joinable()) committer_.join();
+}
+
+uint64_t Session::Statistic(std::string_view name) {
+  const std::string all = fs_->StatsJson();
+  const std::string key = absl::StrCat("\"", std::string(name), "\":");
+  const size_t at = all.find(key);
+  PBFS_CHECK(at != std::string::npos);
+  return std::strtoull(all.c_str() + at + key.size(), nullptr, 10);
+}
+
 void Session::Press() {
   if (Broken()) return;
   PageCache& pages = fs_->page_cache();
-  const auto metadata_writes = [this] {
-    const std::string stats = fs_->StatsJson();
-    return stats.substr(stats.find("metadata_writes"), 40);
-  };
-  const std::string before = metadata_writes();
+  const uint64_t writes_before = Statistic("metadata_writes");
   const uint64_t waits_before = pages.stats().allocation_waits;
   std::vector<PageBuf*> taken;
   while (PageBuf* page = pages.TryAllocate()) taken.push_back(page);
   std::thread waiter([&pages] { pages.Unpin(*pages.Allocate()); });
   const auto end = std::chrono::steady_clock::now() + kPressWaitMax;
-  while (pages.stats().allocation_waits == waits_before &&
-         std::chrono::steady_clock::now() < end) {
+  while (pages.stats().allocation_waits == waits_before && std::chrono::steady_clock::now() < end) {
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
   for (PageBuf* page : taken) pages.Unpin(*page);
   waiter.join();
-  while (metadata_writes() == before && std::chrono::steady_clock::now() < end) {
+  while (Statistic("metadata_writes") == writes_before && std::chrono::steady_clock::now() < end) {
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "base/event.h"
@@ -23,14 +25,15 @@ struct Recording {
   explicit Recording(uint64_t size_bytes) : base(size_bytes) {}
   Image base;                  // Before the first entry.
   std::vector<RecordedIo> io;  // Marks: MarkOfOp(), MarkOfAck().
+  size_t first_position = 0;   // Where the interesting part begins.
 };
 inline uint64_t MarkOfOp(uint32_t op) { return uint64_t{op} * 2; }
 inline uint64_t MarkOfAck(size_t acks) { return uint64_t{acks} * 2 + 1; }
 
-// Runs a workload on a filesystem on a memory device, records what reaches the device, and keeps the
-// model up. What comes before Record() is preparation: it is made durable, and not part of the crash
-// states. An operation that fails on this sound device, or what reads wrong, is noted as a problem;
-// after that nothing more is done.
+// Runs a workload on a filesystem on a memory device, records what reaches the device, and keeps
+// the model up. What comes before Record() is preparation: it is made durable, and not part of the
+// crash states. An operation that fails on this sound device, or what reads wrong, is noted as a
+// problem; after that nothing more is done.
 //
 // Paths are relative to the root: "a", "d/e". Sessions hold one reference on each file, given back
 // when its last name goes, unless it is kept open. One thread, besides the filesystem's.
@@ -46,6 +49,8 @@ class Session {
 
   // Ends the preparation: unmounts, and mounts again with recording.
   void Record();
+  // What was recorded so far is not worth many crash states.
+  void Focus();
   // Compares what is there now with the model.
   void CheckLive();
   // Cuts the power (no unmount) and hands over the recording.
@@ -86,6 +91,10 @@ class Session {
   // until metadata was written, but not long.
   void Press();
 
+  // Starts (stops) a thread that makes one checkpoint after the other.
+  void StartCommitting();
+  void StopCommitting();
+
   // Fills the free space with one file, but for about that many blocks.
   void Fill(uint64_t blocks_left);
 
@@ -96,6 +105,8 @@ class Session {
   uint64_t FreeBlocks() { return fs_->StatFs().blocks_available; }
   // Something went wrong.
   bool Broken();
+  // Metadata blocks changed and not yet written back.
+  uint64_t DirtyMetadata() { return Statistic("dirty_blocks"); }
   bool Exists(std::string_view path);
   uint64_t Size(std::string_view path);
 
@@ -115,6 +126,7 @@ class Session {
   void DropName(Model::FileId id, bool keep_open);
   void DoWrite(std::string_view path, uint64_t offset, size_t length, const WriteFlags& flags);
   void Acknowledge(const Status& status, const Model::Promise& promise, std::string_view what);
+  uint64_t Statistic(std::string_view name);
   void Problem(const std::string& text);
 
   const Options options_;
@@ -126,6 +138,8 @@ class Session {
   Model model_;
   std::map<Model::FileId, InodeNumber> inodes_;
   std::map<Model::FileId, uint32_t> writes_;
+  std::thread committer_;
+  std::atomic<bool> committing_{false};
   Mutex problems_mutex_;
   std::vector<std::string> problems_;
 };

@@ -13,13 +13,20 @@ using Kind = RecordedIo::Kind;
 
 const char* NameOf(Cut::Choice choice) {
   switch (choice) {
-    case Cut::Choice::kKeepAll: return "all writes kept";
-    case Cut::Choice::kLoseAll: return "unflushed writes lost";
-    case Cut::Choice::kLoseOne: return "one unflushed write lost";
-    case Cut::Choice::kKeepOne: return "one unflushed write kept";
-    case Cut::Choice::kRandom: return "random unflushed writes lost or torn";
-    case Cut::Choice::kTearLast: return "last write torn";
-    case Cut::Choice::kTearLastLoseOthers: return "last write torn, other unflushed ones lost";
+    case Cut::Choice::kKeepAll:
+      return "all writes kept";
+    case Cut::Choice::kLoseAll:
+      return "unflushed writes lost";
+    case Cut::Choice::kLoseOne:
+      return "one unflushed write lost";
+    case Cut::Choice::kKeepOne:
+      return "one unflushed write kept";
+    case Cut::Choice::kRandom:
+      return "random unflushed writes lost or torn";
+    case Cut::Choice::kTearLast:
+      return "last write torn";
+    case Cut::Choice::kTearLastLoseOthers:
+      return "last write torn, other unflushed ones lost";
   }
   return "?";
 }

@@ -17,12 +17,12 @@ namespace pbfs {
 // a flush covered, or that were FUA, are there; of the others, what `choice` says.
 struct Cut {
   enum class Choice : uint8_t {
-    kKeepAll,    // A prefix of the writes.
+    kKeepAll,  // A prefix of the writes.
     kLoseAll,
-    kLoseOne,    // The which-th unflushed one.
+    kLoseOne,  // The which-th unflushed one.
     kKeepOne,
-    kRandom,     // Each kept, lost or torn at 512 bytes (so also reordered).
-    kTearLast,   // The last write was under way: some sectors of it, the other writes whole ...
+    kRandom,    // Each kept, lost or torn at 512 bytes (so also reordered).
+    kTearLast,  // The last write was under way: some sectors of it, the other writes whole ...
     kTearLastLoseOthers,  // ... or lost.
   };
   size_t position;
@@ -38,10 +38,10 @@ class CrashStates {
   CrashStates(const Image& base, const std::vector<RecordedIo>& io);
 
   struct Limits {
-    size_t cuts_max = 250;          // Above it, a random part is taken.
-    size_t singles_max = 6;         // Single writes lost or kept, for each position.
-    size_t randoms = 3;             // Random subsets, for each position.
-    size_t first_position = 0;      // Cuts before it are left out.
+    size_t cuts_max = 250;      // Above it, a random part is taken.
+    size_t singles_max = 6;     // Single writes lost or kept, for each position.
+    size_t randoms = 3;         // Random subsets, for each position.
+    size_t first_position = 0;  // Cuts before it are left out.
   };
   // Ascending by position.
   std::vector<Cut> Enumerate(const Limits& limits, Random& random) const;
@@ -60,13 +60,13 @@ class CrashStates {
   // Indices of writes before `position` that nothing has made durable by then.
   std::vector<size_t> PendingAt(size_t position) const;
   void AddCuts(size_t position, const Limits& limits, Random& random, std::vector<Cut>& cuts) const;
-  void Apply(Image& image, size_t entry, const Cut& cut, size_t pending_index, size_t pending_count)
-      const;
+  void Apply(Image& image, size_t entry, const Cut& cut, size_t pending_index,
+             size_t pending_count) const;
 
   const std::vector<RecordedIo>& io_;
   std::vector<size_t> durable_at_;  // By entry: the position from which on a write is durable.
   size_t write_count_ = 0;
-  Image durable_;                   // base and the first applied_ entries, which are all durable.
+  Image durable_;  // base and the first applied_ entries, which are all durable.
   size_t applied_ = 0;
 };
 

@@ -17,8 +17,8 @@ struct Workload {
 
 // One to five operations and the calls that make them durable, as CrashMonkey's ACE has them.
 const std::vector<Workload>& SmallWorkloads();
-// Longer ones: the log wraps, metadata is written back in between, space is used again, requests are
-// late. Each opens the window of some rule.
+// Longer ones: the log wraps, metadata is written back in between, space is used again, requests
+// are late. Each opens the window of some rule.
 const std::vector<Workload>& LongWorkloads();
 // REQUIRES: one of them has that name.
 const Workload& WorkloadNamed(std::string_view name);

@@ -546,5 +546,59 @@ TEST_P(CheckerDamageTest, IsReported) {
 INSTANTIATE_TEST_SUITE_P(All, CheckerDamageTest, ::testing::ValuesIn(AllDamages()),
                          [](const auto& info) { return info.param.name; });
 
+// ---- Groups that nobody has used yet
+
+class CheckerUnusedGroupTest : public ::testing::Test {
+ protected:
+  CheckerUnusedGroupTest() : image_(MakeRichImage(uint64_t{3} << 30)), editor_(*image_.device) {}
+
+  std::string Lines() {
+    const auto report = CheckFilesystem(*image_.device);
+    EXPECT_TRUE(report.ok()) << report.status();
+    return report.ok() ? AllLines(*report) : "";
+  }
+
+  const RichImage image_;
+  ImageEditor editor_;
+};
+
+TEST_F(CheckerUnusedGroupTest, AreSoundWithoutBitmaps) { EXPECT_EQ(Lines(), ""); }
+
+TEST_F(CheckerUnusedGroupTest, HaveAllTheirBlocksFree) {
+  editor_.EditGroup(2, [](AgEntry& entry) { --entry.free_blocks; });
+  EXPECT_THAT(Lines(), HasSubstr("group 2: free_blocks is"));
+}
+
+TEST_F(CheckerUnusedGroupTest, HaveNoInodes) {
+  editor_.EditGroup(2, [](AgEntry& entry) {
+    entry.inode_slots = 7;
+    entry.free_inodes = 7;
+  });
+  EXPECT_THAT(Lines(), HasSubstr("group 2: inode_slots is 7, its chunks have 0"));
+}
+
+TEST_F(CheckerUnusedGroupTest, HaveNoInodeTree) {
+  const TreeRoot root = editor_.GetGroup(0).inode_tree;
+  editor_.EditGroup(2, [&](AgEntry& entry) { entry.inode_tree = root; });
+  EXPECT_THAT(Lines(), HasSubstr("group 2: is not initialized, but has an inode tree"));
+}
+
+TEST_F(CheckerUnusedGroupTest, HaveNoData) {
+  editor_.EditInode(image_.contents.small_file,
+                    [](DiskInode& inode) { FirstExtent(inode).value.block = AgStart(2) + 500; });
+  EXPECT_THAT(Lines(),
+              HasSubstr("group 2: is not initialized, but block 516596+5 belongs to data"));
+}
+
+TEST_F(CheckerUnusedGroupTest, MustHaveBitmapsOnceInitialized) {
+  editor_.EditGroup(1, [](AgEntry& entry) { entry.flags = kAgInitialized; });
+  EXPECT_THAT(Lines(), HasSubstr("block 258049: header magic"));
+}
+
+TEST_F(CheckerUnusedGroupTest, HaveSuperblockCopiesAtPowersOfThree) {
+  editor_.EditAs<BlockHeader>(AgStart(1), [](BlockHeader& header) { header.block = 0; });
+  EXPECT_THAT(Lines(), HasSubstr("block 258048: header block is 0"));
+}
+
 }  // namespace
 }  // namespace pbfs

@@ -5,7 +5,7 @@
 # everything away again.
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-bin=$(cd "${PBFS_BUILD:-$here/../../build}" && pwd)/bin
+bin=$(cd "${PBFS_BUILD:-$here/../../build}" 2>/dev/null && pwd)/bin
 PATH=$bin:/usr/sbin:/sbin:$PATH
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/pbfs-mount-test.XXXXXX")
 mnt=$work/mnt

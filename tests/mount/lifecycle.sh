@@ -40,6 +40,10 @@ check "that the next mount replaces" pbfs "$image" "$mnt"
 check "one mount only" equal "$(grep -c " $mnt " /proc/self/mountinfo)" 1
 umount.pbfs "$mnt"
 
+flock -x "$image" sleep 4 &
+timeout -s KILL 1 pbfs "$image" "$mnt"
+wait
+refuse "a caller who gave up while the device was locked gets no mount later" waits 2 mounted
 check "-f stays" bash -c "pbfs -f '$image' '$mnt' & p=\$!
   until grep -q ' $mnt ' /proc/self/mountinfo; do sleep 0.05; done
   stat -f '$mnt' && kill \$p && wait \$p"
@@ -61,6 +65,10 @@ check "in another place it is bind-mounted" pbfs "$loop" "$other"
 check "and is the same" equal "$(cat "$other/file")" fourth
 umount -i "$other"
 check "which can go alone" test -e "$mnt/file"
+check "also read-only" pbfs -o ro "$loop" "$other"
+refuse "that place alone" touch "$other/file"
+check "the first stays writable" touch "$mnt/file"
+umount -i "$other"
 check "umount waits for the commit" umount -i "$mnt"
 check "so that the device is free" unlocked "$loop"
 check "at once" mkfs.pbfs -n -f "$loop"
@@ -90,6 +98,8 @@ umount -i "$mnt"
 
 check "type=fuse on a block device" pbfs -o type=fuse "$loop" "$mnt"
 check "is plain" equal "$(mount_type)" fuse.pbfs
+refuse "and keeps others off all the same" mount -t ext4 "$loop" "$other"
+refuse "exclusive openers too" dd if="$loop" of=/dev/null count=1 iflag=excl,direct status=none
 check "and waited for" umount.pbfs "$mnt"
 check "until it is free" unlocked "$loop"
 finish

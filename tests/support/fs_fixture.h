@@ -22,8 +22,8 @@ class FsClient {
  public:
   explicit FsClient(FileSystem& filesystem) : fs_(filesystem) {}
 
-  StatusOr<InodeNumber> Create(InodeNumber dir, std::string_view name, uint32_t mode = S_IFREG | 0644,
-                               std::string_view target = {}) {
+  StatusOr<InodeNumber> Create(InodeNumber dir, std::string_view name,
+                               uint32_t mode = S_IFREG | 0644, std::string_view target = {}) {
     NewInode request;
     request.mode = mode;
     request.symlink_target = target;

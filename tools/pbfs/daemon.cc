@@ -2,6 +2,7 @@
 #include "tools/pbfs/daemon.h"
 
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +12,22 @@
 #include <utility>
 
 namespace pbfs {
+
+sigset_t EndingSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, number);
+  return signals;
+}
+
+bool EndingSignalPending() {
+  sigset_t pending;
+  sigpending(&pending);
+  for (const int number : {SIGTERM, SIGINT, SIGHUP}) {
+    if (sigismember(&pending, number) == 1) return true;
+  }
+  return false;
+}
 
 bool Daemon::Split(int* exit_code) {
   int ends[2];
@@ -25,6 +42,7 @@ bool Daemon::Split(int* exit_code) {
     close(ends[0]);
     pipe_ = ends[1];
     setsid();
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
     return true;
   }
   close(ends[1]);
@@ -46,6 +64,7 @@ bool Daemon::Split(int* exit_code) {
 
 void Daemon::Report(int exit_code) {
   if (pipe_ < 0) return;
+  prctl(PR_SET_PDEATHSIG, 0);
   if (exit_code == 0) {
     [[maybe_unused]] const int changed = chdir("/");
     const int null = open("/dev/null", O_RDWR | O_CLOEXEC);

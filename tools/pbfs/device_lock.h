@@ -24,6 +24,10 @@ class DeviceLock {
   // so. EROFS, EACCES: cannot be opened for writing; try `read_only`.
   static StatusOr<DeviceLock> Take(const std::string& path, bool read_only,
                                    const std::function<bool()>& give_up);
+  // Has the kernel keep every other filesystem, mirror or exclusive opener off the block device.
+  // EBUSY: one has it already.
+  Status Claim();
+  void Disclaim();
   void Release();
 
   bool is_block_device() const { return is_block_device_; }
@@ -31,7 +35,9 @@ class DeviceLock {
   int fd() const { return fd_; }
 
  private:
+  std::string path_;
   int fd_ = -1;
+  int claim_fd_ = -1;
   bool is_block_device_ = false;
   dev_t device_number_ = 0;  // Of the block device itself.
 };

@@ -74,13 +74,6 @@ Status Remount(const CommandLine& command) {
   return OkStatus();
 }
 
-sigset_t EndingSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, number);
-  return signals;
-}
-
 void UnmountOnSignal(Server& server) {
   const sigset_t signals = EndingSignals();
   for (;;) {

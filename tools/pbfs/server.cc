@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "fs/uuid.h"
 #include "tools/common/device_safety.h"
+#include "tools/pbfs/daemon.h"
 #include "tools/pbfs/kernel_mount.h"
 #include "tools/pbfs/mount_table.h"
 #include "tools/pbfs/process_tuning.h"
@@ -70,7 +71,7 @@ StatusOr<std::unique_ptr<Server>> Server::Mount(const std::string& device,
 Status Server::LockDevice() {
   StatusOr<bool> bound = false;
   const auto give_up = [&] {
-    bound = BindIfMountedElsewhere();
+    bound = EndingSignalPending() ? ErrnoError(EINTR, "interrupted") : BindIfMountedElsewhere();
     return !bound.ok() || *bound;
   };
   StatusOr<DeviceLock> lock =
@@ -105,28 +106,28 @@ StatusOr<bool> Server::BindIfMountedElsewhere() {
       return ErrnoError(errno, absl::StrCat("cannot bind ", entry.mountpoint, " to ", mountpoint_,
                                             ": ", strerror(errno)));
     }
+    // The flags of a bind mount are set in a second step.
+    if (options_.kernel_flags != 0) {
+      mount(nullptr, mountpoint_.c_str(), nullptr, MS_BIND | MS_REMOUNT | options_.kernel_flags,
+            nullptr);
+    }
     return true;
   }
   return false;
 }
 
-// Whether another filesystem, a mirror or the like has the block device, as far as O_EXCL tells. A
-// dead mount of ours is cleared away.
+// Whether another filesystem, a mirror or the like has the block device. A dead mount of ours is
+// cleared away.
 Status Server::CheckNobodyElseMounted() {
   if (!lock_.is_block_device()) return OkStatus();
-  for (int tries = 0;; ++tries) {
-    const int fd = open(device_path_.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC);
-    if (fd >= 0) {
-      close(fd);
-      return OkStatus();
-    }
-    if (errno != EBUSY) return ErrnoError(errno, strerror(errno));
-    if (tries == kClaimTriesMax) break;
-    mount_device_ = lock_.device_number();
+  mount_device_ = lock_.device_number();
+  Status status = lock_.Claim();
+  for (int tries = 0; ErrnoOf(status) == EBUSY && tries < kClaimTriesMax; ++tries) {
     DetachDeadMounts();
     std::this_thread::sleep_for(kClaimStep);
+    status = lock_.Claim();
   }
-  return ErrnoError(EBUSY, FindUser(lock_.fd()).value_or("it is in use"));
+  return status;
 }
 
 Status Server::OpenDevice() {
@@ -159,6 +160,9 @@ Status Server::MountKernel() {
 
 Status Server::MountKernelAs(bool fuseblk) {
   fuseblk_ = fuseblk;
+  // A fuseblk mount claims the device itself.
+  if (fuseblk) lock_.Disclaim();
+  if (!fuseblk && lock_.is_block_device()) PBFS_RETURN_IF_ERROR(lock_.Claim());
   PBFS_ASSIGN_OR_RETURN(const int fd, MountKernelSide({.device = device_path_,
                                                        .mountpoint = mountpoint_,
                                                        .fuseblk = fuseblk,

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: Apache-2.0
+// The bridge against a kernel of our own making, on a filesystem in memory.
+#include "fs/fuse/session.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "fs/make_filesystem.h"
+#include "io/memory_device.h"
+#include "tests/fs/fuse/fake_kernel.h"
+
+namespace pbfs::fuse {
+namespace {
+
+constexpr uint32_t kOffered =
+    FUSE_ASYNC_READ | FUSE_POSIX_LOCKS | FUSE_ATOMIC_O_TRUNC | FUSE_EXPORT_SUPPORT |
+    FUSE_BIG_WRITES | FUSE_DONT_MASK | FUSE_FLOCK_LOCKS | FUSE_AUTO_INVAL_DATA |
+    FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_WRITEBACK_CACHE |
+    FUSE_NO_OPEN_SUPPORT | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV | FUSE_MAX_PAGES |
+    FUSE_CACHE_SYMLINKS | FUSE_NO_OPENDIR_SUPPORT | FUSE_HANDLE_KILLPRIV_V2;
+
+class SessionTest : public testing::Test {
+ protected:
+  SessionTest() : device_(64 << 20) {
+    EXPECT_TRUE(MakeFilesystem(device_, {}).ok());
+    MountOptions options;
+    options.cache_bytes = 16 << 20;
+    auto fs = FileSystem::Mount(device_, options);
+    EXPECT_TRUE(fs.ok()) << fs.status();
+    fs_ = *std::move(fs);
+  }
+  ~SessionTest() override {
+    kernel_.HangUp();
+    if (session_ == nullptr) return;
+    session_->WaitForEnd();
+    End();
+  }
+
+  fuse_init_out Start(SessionOptions options = {}, uint32_t offered = kOffered) {
+    auto session = Session::Create(kernel_.server_fd(), options);
+    EXPECT_TRUE(session.ok()) << session.status();
+    session_ = *std::move(session);
+    fuse_init_in init = {};
+    init.major = FUSE_KERNEL_VERSION;
+    init.minor = FUSE_KERNEL_MINOR_VERSION;
+    init.max_readahead = 128 << 10;
+    init.flags = offered;
+    const uint64_t unique = kernel_.Send(FUSE_INIT, 0, Bytes(init));
+    EXPECT_TRUE(session_->ReceiveInit().ok());
+    const Status started = session_->Start(*fs_);
+    EXPECT_TRUE(started.ok()) << started;
+    const auto reply = kernel_.Receive();
+    EXPECT_EQ(reply.unique, unique);
+    EXPECT_EQ(reply.error, 0);
+    return reply.As<fuse_init_out>();
+  }
+  void End() {
+    EXPECT_TRUE(fs_->Unmount().ok());
+    session_->Stop();
+    session_.reset();
+  }
+
+  // A new file in the root; returns its nodeid.
+  uint64_t CreateFile(std::string_view name, uint32_t mode = 0644) {
+    fuse_create_in in = {};
+    in.mode = S_IFREG | mode;
+    const auto reply = kernel_.Call(FUSE_CREATE, kRootNodeId, Bytes(in) + Name(name));
+    EXPECT_EQ(reply.error, 0);
+    const auto entry = reply.As<fuse_entry_out>();
+    EXPECT_EQ(entry.attr.mode, S_IFREG | mode);
+    EXPECT_EQ(entry.attr.uid, 1000u);
+    EXPECT_EQ(entry.attr.gid, 1001u);
+    return entry.nodeid;
+  }
+  FakeKernel::Reply Write(uint64_t nodeid, uint64_t offset, const std::string& data,
+                          uint32_t write_flags = 0, uint32_t flags = 0) {
+    fuse_write_in in = {};
+    in.offset = offset;
+    in.size = static_cast<uint32_t>(data.size());
+    in.write_flags = write_flags;
+    in.flags = flags;
+    return kernel_.Call(FUSE_WRITE, nodeid, Bytes(in) + data);
+  }
+  std::string Read(uint64_t nodeid, uint64_t offset, uint32_t size) {
+    fuse_read_in in = {};
+    in.offset = offset;
+    in.size = size;
+    const auto reply = kernel_.Call(FUSE_READ, nodeid, Bytes(in));
+    EXPECT_EQ(reply.error, 0);
+    return reply.body;
+  }
+  fuse_attr_out GetAttributes(uint64_t nodeid) {
+    return kernel_.Call(FUSE_GETATTR, nodeid, Bytes(fuse_getattr_in{})).As<fuse_attr_out>();
+  }
+  int SetXattr(uint64_t nodeid, std::string_view name, const std::string& value) {
+    struct {
+      uint32_t size;
+      uint32_t flags;
+    } in = {static_cast<uint32_t>(value.size()), 0};
+    return kernel_.Call(FUSE_SETXATTR, nodeid, Bytes(in) + Name(name) + value).error;
+  }
+  FakeKernel::Reply GetXattr(uint64_t nodeid, std::string_view name, uint32_t size) {
+    fuse_getxattr_in in = {};
+    in.size = size;
+    return kernel_.Call(FUSE_GETXATTR, nodeid, Bytes(in) + Name(name));
+  }
+
+  MemoryDevice device_;
+  FakeKernel kernel_;
+  std::unique_ptr<FileSystem> fs_;
+  std::unique_ptr<Session> session_;
+};
+
+std::string Pattern(size_t size) {
+  std::string text(size, '\0');
+  for (size_t i = 0; i < size; ++i) text[i] = static_cast<char>(i * 7 + i / 251);
+  return text;
+}
+
+TEST_F(SessionTest, AgreesOnWhatItWantsAndNoMore) {
+  const fuse_init_out reply = Start();
+  EXPECT_EQ(reply.max_write, kWriteBytesMax);
+  EXPECT_EQ(reply.max_pages, kWriteBytesMax / 4096);
+  EXPECT_GE(reply.max_background, 1024);
+  EXPECT_EQ(reply.max_background, reply.congestion_threshold);
+  EXPECT_EQ(reply.time_gran, 1u);
+  constexpr uint32_t kWanted = FUSE_ASYNC_READ | FUSE_ASYNC_DIO | FUSE_BIG_WRITES |
+                               FUSE_WRITEBACK_CACHE | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES |
+                               FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_EXPORT_SUPPORT |
+                               FUSE_CACHE_SYMLINKS | FUSE_HANDLE_KILLPRIV_V2;
+  EXPECT_EQ(reply.flags, kWanted);
+}
+
+TEST_F(SessionTest, AsksOnlyForWhatTheKernelOffers) {
+  const fuse_init_out reply = Start({}, FUSE_BIG_WRITES | FUSE_MAX_PAGES);
+  EXPECT_EQ(reply.flags, uint32_t{FUSE_BIG_WRITES | FUSE_MAX_PAGES});
+}
+
+TEST_F(SessionTest, NowritebackLeavesTheKernelsWriteCacheOut) {
+  EXPECT_EQ(Start({.writeback_cache = false}).flags & FUSE_WRITEBACK_CACHE, 0u);
+}
+
+TEST_F(SessionTest, RefusesAFirstRequestThatIsNotInit) {
+  auto session = Session::Create(kernel_.server_fd(), {});
+  ASSERT_TRUE(session.ok());
+  kernel_.Send(FUSE_GETATTR, kRootNodeId, Bytes(fuse_getattr_in{}));
+  EXPECT_EQ(ErrnoOf((*session)->ReceiveInit()), EPROTO);
+}
+
+TEST_F(SessionTest, TheRootIsNodeOne) {
+  Start();
+  const fuse_attr_out out = GetAttributes(kRootNodeId);
+  EXPECT_EQ(out.attr.ino, fs_->root());
+  EXPECT_TRUE(S_ISDIR(out.attr.mode));
+  EXPECT_EQ(out.attr.blksize, 4096u);
+  const auto dot_dot = kernel_.Call(FUSE_LOOKUP, kRootNodeId, Name(".."));
+  EXPECT_EQ(dot_dot.As<fuse_entry_out>().nodeid, kRootNodeId);
+}
+
+TEST_F(SessionTest, AMissIsANegativeEntryForEver) {
+  Start();
+  const auto reply = kernel_.Call(FUSE_LOOKUP, kRootNodeId, Name("nothing"));
+  EXPECT_EQ(reply.error, 0);
+  EXPECT_EQ(reply.As<fuse_entry_out>().nodeid, 0u);
+  EXPECT_GT(reply.As<fuse_entry_out>().entry_valid, uint64_t{1} << 40);
+}
+
+TEST_F(SessionTest, ReadsBackWhatWasWritten) {
+  Start();
+  const uint64_t file = CreateFile("file");
+  const std::string data = Pattern(50'000);
+  const auto reply = Write(file, 8192, data);
+  EXPECT_EQ(reply.error, 0);
+  EXPECT_EQ(reply.As<fuse_write_out>().size, data.size());
+  EXPECT_EQ(Read(file, 8192, 60'000), data);
+  EXPECT_EQ(Read(file, 0, 8192), std::string(8192, '\0'));
+  EXPECT_EQ(Read(file, 1 << 20, 4096), "");
+  // Not on a page boundary, and shorter than a page.
+  EXPECT_EQ(Write(file, 10'001, "inside").error, 0);
+  EXPECT_EQ(Read(file, 10'000, 8), data.substr(1808, 1) + "inside" + data.substr(1815, 1));
+}
+
+TEST_F(SessionTest, ReceiveFramesLastForManyWrites) {
+  Start();
+  const uint64_t file = CreateFile("file");
+  const std::string data = Pattern(64 << 10);
+  for (uint64_t i = 0; i < 100; ++i) {
+    ASSERT_EQ(Write(file, i * data.size(), data, FUSE_WRITE_CACHE).error, 0) << i;
+  }
+  for (uint64_t i = 0; i < 100; ++i) {
+    ASSERT_EQ(Read(file, i * data.size(), 64 << 10), data) << i;
+  }
+}
+
+TEST_F(SessionTest, AWriteKillsSetuidAndItsAttributesExpire) {
+  Start();
+  const uint64_t file = CreateFile("file");
+  fuse_setattr_in in = {};
+  in.valid = FATTR_MODE;
+  in.mode = S_IFREG | 06755;
+  const auto changed = kernel_.Call(FUSE_SETATTR, file, Bytes(in)).As<fuse_attr_out>();
+  EXPECT_EQ(changed.attr.mode & 07777, 06755u);
+  EXPECT_EQ(changed.attr_valid, 0u);
+  EXPECT_EQ(Write(file, 0, "x").error, 0);
+  EXPECT_EQ(GetAttributes(file).attr.mode & 07777, 06755u);
+  EXPECT_EQ(Write(file, 0, "x", FUSE_WRITE_KILL_SUIDGID).error, 0);
+  EXPECT_EQ(GetAttributes(file).attr.mode & 07777, 0755u);
+  EXPECT_GT(GetAttributes(file).attr_valid, 0u);
+}
+
+TEST_F(SessionTest, TruncateAndChownKillSetuid) {
+  Start();
+  for (const uint32_t valid : {uint32_t{FATTR_SIZE | FATTR_KILL_SUIDGID}, uint32_t{FATTR_UID}}) {
+    const uint64_t file = CreateFile("file" + std::to_string(valid));
+    fuse_setattr_in in = {};
+    in.valid = FATTR_MODE;
+    in.mode = S_IFREG | 06755;
+    kernel_.Call(FUSE_SETATTR, file, Bytes(in));
+    in = {};
+    in.valid = valid;
+    in.uid = 2000;
+    const auto changed = kernel_.Call(FUSE_SETATTR, file, Bytes(in)).As<fuse_attr_out>();
+    EXPECT_EQ(changed.attr.mode & 07777, 0755u) << valid;
+  }
+}
+
+TEST_F(SessionTest, SetsTimesAsAsked) {
+  Start();
+  const uint64_t file = CreateFile("file");
+  fuse_setattr_in in = {};
+  in.valid = FATTR_ATIME | FATTR_MTIME | FATTR_CTIME;
+  in.atime = 11;
+  in.atimensec = 12;
+  in.mtime = static_cast<uint64_t>(-13);
+  in.mtimensec = 14;
+  in.ctime = 15;
+  in.ctimensec = 16;
+  const auto attr = kernel_.Call(FUSE_SETATTR, file, Bytes(in)).As<fuse_attr_out>().attr;
+  EXPECT_EQ(attr.atime, 11u);
+  EXPECT_EQ(attr.atimensec, 12u);
+  EXPECT_EQ(attr.mtime, static_cast<uint64_t>(-13));
+  EXPECT_EQ(attr.mtimensec, 14u);
+  EXPECT_EQ(attr.ctime, 15u);
+  EXPECT_EQ(attr.ctimensec, 16u);
+  in.valid = FATTR_ATIME | FATTR_ATIME_NOW;
+  EXPECT_GT(kernel_.Call(FUSE_SETATTR, file, Bytes(in)).As<fuse_attr_out>().attr.atime, 1u << 30);
+}
+
+TEST_F(SessionTest, XattrNamesAreWhole) {
+  Start();
+  const uint64_t file = CreateFile("file");
+  EXPECT_EQ(SetXattr(file, "user.a", "1"), 0);
+  EXPECT_EQ(SetXattr(file, "user.longer.name", Pattern(3000)), 0);
+  EXPECT_EQ(GetXattr(file, "user.longer.name", 0).As<fuse_getxattr_out>().size, 3000u);
+  EXPECT_EQ(GetXattr(file, "user.longer.name", 2999).error, ERANGE);
+  EXPECT_EQ(GetXattr(file, "user.longer.name", 4096).body, Pattern(3000));
+  EXPECT_EQ(GetXattr(file, "user.none", 10).error, ENODATA);
+  EXPECT_EQ(SetXattr(file, "system.posix_acl_access", "x"), EOPNOTSUPP);
+  fuse_getxattr_in in = {};
+  in.size = 4096;
+  const std::string list = kernel_.Call(FUSE_LISTXATTR, file, Bytes(in)).body;
+  EXPECT_EQ(list.size(), Name("user.a").size() + Name("user.longer.name").size());
+  EXPECT_EQ(kernel_.Call(FUSE_REMOVEXATTR, file, Name("user.a")).error, 0);
+  EXPECT_EQ(kernel_.Call(FUSE_REMOVEXATTR, file, Name("user.a")).error, ENODATA);
+}
+
+TEST_F(SessionTest, ReaddirplusRefersOnlyToWhatItSends) {
+  Start();
+  constexpr int kFiles = 40;
+  for (int i = 0; i < kFiles; ++i) CreateFile("name" + std::to_string(i));
+  std::map<std::string, uint64_t> seen;
+  uint64_t cookie = 0;
+  for (;;) {
+    fuse_read_in in = {};
+    in.offset = cookie;
+    in.size = 1000;
+    const auto reply = kernel_.Call(FUSE_READDIRPLUS, kRootNodeId, Bytes(in));
+    ASSERT_EQ(reply.error, 0);
+    ASSERT_LE(reply.body.size(), 1000u);
+    if (reply.body.empty()) break;
+    for (size_t at = 0; at < reply.body.size();) {
+      fuse_direntplus entry = {};
+      std::memcpy(&entry, reply.body.data() + at, FUSE_NAME_OFFSET_DIRENTPLUS);
+      const char* name = reply.body.data() + at + FUSE_NAME_OFFSET_DIRENTPLUS;
+      EXPECT_TRUE(
+          seen.emplace(std::string(name, entry.dirent.namelen), entry.entry_out.nodeid).second);
+      EXPECT_NE(entry.dirent.ino, 0u);
+      cookie = entry.dirent.off;
+      at += FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET_DIRENTPLUS + entry.dirent.namelen);
+    }
+  }
+  EXPECT_EQ(seen.size(), kFiles + 2u);
+  EXPECT_EQ(seen["."], 0u);
+  EXPECT_EQ(seen[".."], 0u);
+  // Each has two references now, by CREATE and READDIRPLUS: one batch gives them all back.
+  std::string batch;
+  for (const auto& [name, nodeid] : seen) {
+    if (nodeid != 0) batch += Bytes(fuse_forget_one{.nodeid = nodeid, .nlookup = 2});
+  }
+  kernel_.Send(FUSE_BATCH_FORGET, 0,
+               Bytes(fuse_batch_forget_in{.count = kFiles, .dummy = 0}) + batch);
+  EXPECT_EQ(GetAttributes(kRootNodeId).attr.nlink, 2u);
+}
+
+TEST_F(SessionTest, OpensAreLeftOutUnlessWanted) {
+  Start();
+  const uint64_t file = CreateFile("file");
+  EXPECT_EQ(kernel_.Call(FUSE_OPEN, file, Bytes(fuse_open_in{})).error, ENOSYS);
+  EXPECT_EQ(kernel_.Call(FUSE_OPENDIR, kRootNodeId, Bytes(fuse_open_in{})).error, ENOSYS);
+  EXPECT_EQ(kernel_.Call(FUSE_FLUSH, file, Bytes(fuse_flush_in{})).error, ENOSYS);
+  EXPECT_EQ(kernel_.Call(FUSE_ACCESS, file, Bytes(fuse_access_in{})).error, ENOSYS);
+  EXPECT_EQ(kernel_.Call(FUSE_RELEASE, file, Bytes(fuse_release_in{})).error, 0);
+}
+
+TEST_F(SessionTest, OpensAreServedIfWanted) {
+  Start({.serve_open = true});
+  const uint64_t file = CreateFile("file");
+  const auto reply = kernel_.Call(FUSE_OPEN, file, Bytes(fuse_open_in{}));
+  EXPECT_EQ(reply.error, 0);
+  EXPECT_NE(reply.As<fuse_open_out>().open_flags & FOPEN_PARALLEL_DIRECT_WRITES, 0u);
+  EXPECT_EQ(kernel_.Call(FUSE_OPENDIR, kRootNodeId, Bytes(fuse_open_in{})).error, 0);
+}
+
+TEST_F(SessionTest, SyncsAreNeverRefused) {
+  Start();
+  const uint64_t file = CreateFile("file");
+  EXPECT_EQ(kernel_.Call(FUSE_FSYNC, file, Bytes(fuse_fsync_in{})).error, 0);
+  EXPECT_EQ(kernel_.Call(FUSE_FSYNCDIR, kRootNodeId, Bytes(fuse_fsync_in{})).error, 0);
+  EXPECT_EQ(kernel_.Call(FUSE_SYNCFS, kRootNodeId, std::string(8, '\0')).error, 0);
+}
+
+TEST_F(SessionTest, ASynchronousWriteIsDurableWhenAnswered) {
+  Start();
+  const uint64_t file = CreateFile("file");
+  const uint64_t before = device_.flush_count();
+  EXPECT_EQ(Write(file, 0, Pattern(4096)).error, 0);
+  EXPECT_EQ(Write(file, 4096, Pattern(4096), FUSE_WRITE_CACHE, O_DSYNC).error, 0);
+  EXPECT_EQ(device_.flush_count(), before);
+  EXPECT_EQ(Write(file, 8192, Pattern(4096), 0, O_DSYNC).error, 0);
+  EXPECT_GT(device_.flush_count(), before);
+}
+
+TEST_F(SessionTest, NamesAreDurableWithDirsync) {
+  Start({.sync_names = true});
+  const uint64_t before = device_.flush_count();
+  CreateFile("file");
+  const uint64_t created = device_.flush_count();
+  EXPECT_GT(created, before);
+  EXPECT_EQ(kernel_.Call(FUSE_UNLINK, kRootNodeId, Name("file")).error, 0);
+  EXPECT_GT(device_.flush_count(), created);
+}
+
+TEST_F(SessionTest, WhatItDoesNotKnowIsENOSYS) {
+  Start();
+  for (const uint32_t opcode : {uint32_t{FUSE_TMPFILE}, kOpStatx, uint32_t{FUSE_BMAP},
+                                uint32_t{FUSE_COPY_FILE_RANGE}, uint32_t{200}}) {
+    EXPECT_EQ(kernel_.Call(opcode, kRootNodeId, std::string(64, '\0')).error, ENOSYS) << opcode;
+  }
+  EXPECT_EQ(kernel_.Call(FUSE_IOCTL, kRootNodeId, Bytes(fuse_ioctl_in{})).error, ENOTTY);
+  EXPECT_EQ(kernel_.Call(FUSE_INTERRUPT, 0, Bytes(fuse_interrupt_in{})).error, ENOSYS);
+}
+
+TEST_F(SessionTest, RenameKnowsItsFlags) {
+  Start();
+  CreateFile("a");
+  CreateFile("b");
+  const auto rename = [&](uint32_t flags) {
+    fuse_rename2_in in = {};
+    in.newdir = kRootNodeId;
+    in.flags = flags;
+    return kernel_.Call(FUSE_RENAME2, kRootNodeId, Bytes(in) + Name("a") + Name("b")).error;
+  };
+  EXPECT_EQ(rename(RENAME_NOREPLACE), EEXIST);
+  EXPECT_EQ(rename(RENAME_WHITEOUT), EINVAL);
+  EXPECT_EQ(rename(RENAME_NOREPLACE | RENAME_EXCHANGE), EINVAL);
+  EXPECT_EQ(rename(RENAME_EXCHANGE), 0);
+  EXPECT_EQ(rename(0), 0);
+  EXPECT_EQ(rename(0), ENOENT);
+}
+
+TEST_F(SessionTest, DestroyIsAnsweredWhenTheOwnerSaysSo) {
+  Start();
+  CreateFile("file");
+  const uint64_t unique = kernel_.Send(FUSE_DESTROY, 0, "");
+  session_->WaitForEnd();
+  EXPECT_FALSE(kernel_.HasReply());
+  EXPECT_TRUE(fs_->Unmount().ok());
+  session_->Stop();
+  EXPECT_FALSE(kernel_.HasReply());
+  session_->AnswerDestroy();
+  const auto reply = kernel_.Receive();
+  EXPECT_EQ(reply.unique, unique);
+  EXPECT_EQ(reply.error, 0);
+  session_.reset();
+}
+
+TEST_F(SessionTest, ManyRequestsAtOnceAreAllAnswered) {
+  SessionOptions options;
+  options.workers.loops = 3;
+  Start(options);
+  const uint64_t file = CreateFile("file");
+  std::map<uint64_t, bool> open;
+  for (int i = 0; i < 500; ++i) {
+    open[i % 5 == 0 ? kernel_.Send(FUSE_FSYNC, file, Bytes(fuse_fsync_in{}))
+                    : kernel_.Send(FUSE_LOOKUP, kRootNodeId, Name("file"))] = true;
+    // The socket holds a few hundred replies.
+    while (open.size() > 50) open.erase(kernel_.Receive().unique);
+  }
+  while (!open.empty()) {
+    const auto reply = kernel_.Receive();
+    ASSERT_EQ(open.erase(reply.unique), 1u);
+    EXPECT_EQ(reply.error, 0);
+  }
+}
+
+}  // namespace
+}  // namespace pbfs::fuse

@@ -153,6 +153,7 @@ StatusOr<InodeAllocator::Slot> InodeAllocator::Allocate(Transaction& transaction
   } else {
     (*chunks)[start] = left;
   }
+  transaction.OnCommit([this] { used_count_.fetch_add(1, std::memory_order_relaxed); });
   const InodeNumber ino = MakeInodeNumber(start + bit / 8, bit % 8);
   BlockRef block;
   PBFS_ASSIGN_OR_RETURN(block, reader_.Read(InodeBlock(ino), kMagicInodes, kOwnerAgBase + ag));
@@ -185,6 +186,7 @@ Status InodeAllocator::Free(Transaction& transaction, InodeNumber ino) {
     return CorruptionError(absl::StrCat("inode ", ino, ": not in use in its chunk"));
   }
   chunk.used_mask &= ~(uint64_t{1} << bit);
+  transaction.OnCommit([this] { used_count_.fetch_sub(1, std::memory_order_relaxed); });
   Chunks* chunks = nullptr;
   PBFS_ASSIGN_OR_RETURN(chunks, FreeChunks(ag));
   transaction.OnAbort([this, ag] { free_chunks_[ag].reset(); });
@@ -219,14 +221,15 @@ StatusOr<bool> InodeAllocator::Contains(InodeNumber ino) {
   return offset < chunk.blocks && (chunk.used_mask >> (offset * 8 + InodeSlot(ino)) & 1) != 0;
 }
 
-StatusOr<uint64_t> InodeAllocator::CountUsed() {
+Status InodeAllocator::Load() {
   uint64_t used = 0;
   for (uint32_t ag = 0; ag < space_.ag_count(); ++ag) {
     AgEntry entry;
     PBFS_ASSIGN_OR_RETURN(entry, space_.Entry(ag));
     used += entry.inode_slots - std::min(entry.free_inodes, entry.inode_slots);
   }
-  return used;
+  used_count_ = used;
+  return OkStatus();
 }
 
 }  // namespace pbfs

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -34,8 +35,10 @@ class InodeAllocator {
   // True when `ino` names a slot in use: for numbers that come from outside (file handles).
   StatusOr<bool> Contains(InodeNumber ino);
 
-  // In all groups, as the table has it.
-  StatusOr<uint64_t> CountUsed();
+  // Counts the inodes in use, from the group table. Once, before anything else runs.
+  Status Load();
+  // As of the last committed transaction. Any thread.
+  uint64_t used_count() const { return used_count_.load(std::memory_order_relaxed); }
 
  private:
   using Chunks = absl::btree_map<BlockNumber, uint64_t>;  // First block -> mask of free slots.
@@ -51,6 +54,7 @@ class InodeAllocator {
 
   const MetaReader& reader_;
   SpaceManager& space_;
+  std::atomic<uint64_t> used_count_{0};
   // Per group, loaded on first use: chunks with free slots. Undone on abort.
   std::vector<std::optional<Chunks>> free_chunks_;
 };

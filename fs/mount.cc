@@ -137,6 +137,7 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
   zero_page_ = pages_.Allocate();
   std::memset(zero_page_->data, 0, kPageBytes);
   PBFS_RETURN_IF_ERROR(space_.Load());
+  PBFS_RETURN_IF_ERROR(inode_allocator_.Load());
   if (read_only_) return inodes_.Get(root()).status();
 
   const size_t frames = pages_.frames_total();
@@ -206,8 +207,7 @@ SpaceStats FileSystemImpl::StatFs() {
   stats.blocks_free = space_.available_blocks();
   const uint64_t pool = space_.reserve_pool_blocks();
   stats.blocks_available = stats.blocks_free > pool ? stats.blocks_free - pool : 0;
-  const auto used = inode_allocator_.CountUsed();
-  const uint64_t inodes_used = used.ok() ? *used : 0;
+  const uint64_t inodes_used = inode_allocator_.used_count();
   stats.inodes_free = stats.blocks_available * kInodesPerBlock;
   stats.inodes_total = inodes_used + stats.inodes_free;
   return stats;

@@ -6,6 +6,7 @@
 # for the images that failed.
 . "$(dirname "$0")/lib.sh"
 . "$here/recorder_lib.sh"
+. "$here/clients_lib.sh"
 
 make_recorded_loop 128M || skip "no loop device over the recorder"
 check "the recorder sees writes and flushes in order" "$python" "$here/oracle/recorder_trial.py" \

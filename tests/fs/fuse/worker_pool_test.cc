@@ -93,7 +93,7 @@ TEST_F(WorkerPoolTest, TakenFramesAreReplacedAndLeftOnesUsedAgain) {
     Answer(request.header().unique);
   };
   Start({.loops = 1});
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 500; ++i) {
     expected = std::string(2 * kPageBytes + 100, static_cast<char>(i));
     fuse_write_in in = {};
     in.size = static_cast<uint32_t>(expected.size());

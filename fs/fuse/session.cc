@@ -73,6 +73,7 @@ Status Session::CreateLibfuseSession(int fd) {
   fuse_args args = FUSE_ARGS_INIT(1, argv);
   const fuse_lowlevel_ops operations = MakeOperations();
   libfuse_.reset(fuse_session_new(&args, &operations, sizeof(operations), this));
+  fuse_opt_free_args(&args);  // libfuse has parsed into a copy of its own.
   fuse_custom_io io = {};
   io.writev = &Session::WritevHook;
   io.read = &Session::ReadHook;

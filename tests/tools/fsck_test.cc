@@ -164,7 +164,8 @@ bool NewestCheckpointNeedsOthers(MemoryDevice& device) {
   CheckpointHeader newest = {};
   for (uint32_t i = kLogAnchorBlocks; i < superblock.log_blocks; ++i) {
     const auto header = editor.Get<CheckpointHeader>(superblock.log_start + i);
-    if (header.header.magic == kMagicCheckpoint && header.sequence > newest.sequence) newest = header;
+    if (header.header.magic != kMagicCheckpoint) continue;
+    if (header.sequence > newest.sequence) newest = header;
   }
   return newest.tail_sequence < newest.sequence;
 }

@@ -31,12 +31,12 @@ SpaceManager::SpaceManager(const MetaReader& reader)
       superblock_(reader.superblock),
       ag_count_(reader.superblock.ag_count),
       groups_(reader.superblock.ag_count),
-      table_free_(reader.superblock.ag_count) {}
+      table_(reader.superblock.ag_count) {}
 
 Status SpaceManager::Load() {
   int64_t free_blocks = 0;
   // Without the lock: the cache reads the device. Nobody else uses this object yet.
-  std::vector<uint32_t> table(ag_count_);
+  std::vector<AtMount> table(ag_count_);
   for (uint32_t ag = 0; ag < ag_count_; ++ag) {
     AgEntry entry;
     PBFS_ASSIGN_OR_RETURN(entry, Entry(ag));
@@ -45,11 +45,11 @@ Status SpaceManager::Load() {
           absl::StrCat("block ", superblock_.ag_table_start + ag / kAgEntriesPerBlock,
                        ": free_blocks of group ", ag, " is ", entry.free_blocks));
     }
-    table[ag] = entry.free_blocks;
+    table[ag] = {entry.free_blocks, (entry.flags & kAgInitialized) != 0};
     free_blocks += entry.free_blocks;
   }
   MutexLock lock(mutex_);
-  table_free_ = std::move(table);
+  table_ = std::move(table);
   // Enough for the trees that grow while a full filesystem is emptied.
   reserve_pool_ = std::clamp<uint64_t>(superblock_.total_blocks / 64, 128, 4096);
   available_ = free_blocks;
@@ -124,11 +124,9 @@ void SpaceManager::InitialWords(uint32_t ag, uint64_t* words) const {
 Status SpaceManager::LoadGroupLocked(uint32_t ag) {
   Group& group = groups_[ag];
   if (group.words != nullptr) return OkStatus();
-  AgEntry entry;
-  PBFS_ASSIGN_OR_RETURN(entry, Entry(ag));
   auto words = std::make_unique<uint64_t[]>(kWords);
   InitialWords(ag, words.get());
-  if ((entry.flags & kAgInitialized) != 0) {
+  if (table_[ag].initialized) {
     const uint32_t blocks = AgBitmapBlocks(ag, superblock_.total_blocks);
     for (uint32_t i = 0; i < blocks; ++i) {
       BlockRef bitmap;
@@ -142,9 +140,9 @@ Status SpaceManager::LoadGroupLocked(uint32_t ag) {
   uint32_t used = 0;
   for (size_t w = 0; w < kWords; ++w) used += static_cast<uint32_t>(std::popcount(words[w]));
   group.free_blocks = kAgBlocks - used;
-  if (group.free_blocks != entry.free_blocks) {
+  if (group.free_blocks != table_[ag].free_blocks) {
     return CorruptionError(absl::StrCat("group ", ag, ": bitmap has ", group.free_blocks,
-                                        " free blocks, table says ", entry.free_blocks));
+                                        " free blocks, table says ", table_[ag].free_blocks));
   }
   // Metadata fills a group from its start, data from a sixteenth on, so that the two stay apart.
   group.next = AgLength(ag, superblock_.total_blocks) / 16;
@@ -172,7 +170,7 @@ StatusOr<BlockRun> SpaceManager::ClaimLocked(BlockNumber goal, uint32_t wanted, 
   for (uint32_t i = 0; i < ag_count_; ++i) {
     const uint32_t ag = (first_ag + i) % ag_count_;
     Group& group = groups_[ag];
-    if (group.words == nullptr && table_free_[ag] == 0) continue;
+    if (group.words == nullptr && table_[ag].free_blocks == 0) continue;
     PBFS_RETURN_IF_ERROR(LoadGroupLocked(ag));
     if (group.free_blocks == 0) continue;
     uint32_t from = metadata ? group.node_next : group.next;

@@ -84,7 +84,7 @@ class SpaceManager : public NodeSpace {
   void ReleaseFreed(const std::vector<Transaction::Freed>& freed) ABSL_LOCKS_EXCLUDED(mutex_);
   bool HasBusy() const { return busy_blocks_.load(std::memory_order_relaxed) > 0; }
 
-  // --- Group table (gate held, except for the copies returned by EntryCopy)
+  // --- Group table (gate held)
   uint32_t ag_count() const { return ag_count_; }
   StatusOr<AgEntry> Entry(uint32_t ag);
   // The entry inside its table block, declared modified.
@@ -97,6 +97,13 @@ class SpaceManager : public NodeSpace {
     uint32_t free_blocks = 0;           // Zero bits.
     uint32_t next = 0;                  // Where the next scan for data starts.
     uint32_t node_next = 0;             // Below it, no free block for metadata.
+  };
+
+  // What the group table said at mount. It stays true of a group until that is loaded, since a
+  // transaction changes no bit of one that is not.
+  struct AtMount {
+    uint32_t free_blocks = 0;
+    bool initialized = false;
   };
 
   Status LoadGroupLocked(uint32_t ag) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -121,7 +128,7 @@ class SpaceManager : public NodeSpace {
 
   mutable Mutex mutex_;
   std::vector<Group> groups_ ABSL_GUARDED_BY(mutex_);
-  std::vector<uint32_t> table_free_ ABSL_GUARDED_BY(mutex_);  // Free blocks as the table has them.
+  std::vector<AtMount> table_ ABSL_GUARDED_BY(mutex_);
   uint32_t data_ag_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t metadata_ag_ ABSL_GUARDED_BY(mutex_) = 0;
 };

@@ -117,9 +117,9 @@ void GoBuffered(DeviceFile& file, bool by_request) {
   fcntl(file.fd, F_SETFL, flags & ~O_DIRECT);
   file.direct = false;
   file.geometry.volatile_cache = true;
-  file.warning = file.geometry.name + ": " +
-                 (by_request ? "direct I/O is switched off" : "the host refuses direct I/O") +
-                 ", using buffered I/O\n";
+  const std::string why =
+      by_request ? "direct I/O is switched off" : "the host refuses direct I/O";
+  file.warnings.push_back(why + ", using buffered I/O");
 }
 
 StatusOr<DeviceFile> Finish(DeviceFile file, const UringDeviceOptions& options) {
@@ -140,7 +140,7 @@ DeviceFile::DeviceFile(DeviceFile&& other) noexcept
       is_block_device(other.is_block_device),
       direct(other.direct),
       geometry(std::move(other.geometry)),
-      warning(std::move(other.warning)) {}
+      warnings(std::move(other.warnings)) {}
 
 StatusOr<DeviceFile> OpenDeviceFile(const std::string& path, const UringDeviceOptions& options) {
   struct stat attributes = {};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "io/block_device.h"
@@ -21,7 +22,7 @@ struct DeviceFile {
   bool direct = true;
   Geometry geometry;
   // A line for the user when the host refused O_DIRECT.
-  std::string warning;
+  std::vector<std::string> warnings;
 };
 
 StatusOr<DeviceFile> OpenDeviceFile(const std::string& path, const UringDeviceOptions& options);

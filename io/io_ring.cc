@@ -39,7 +39,8 @@ struct IoRing::Impl {
   };
 
   ~Impl();
-  int Setup(unsigned entries);
+  int MakeWakeFd();
+  int MakeRing(unsigned entries);
 
   Op& NewOp(bool is_piece, CqeFunction done, void* context);
   void Free(Op& op);
@@ -55,6 +56,8 @@ struct IoRing::Impl {
   void PollEnded(Op& op, int result);
 
   int Run(int64_t timeout_ns, bool serve_watch);
+  void Poll(int64_t timeout_ns, bool serve_watch);
+  void DrainWake();
   void Enter(int64_t timeout_ns);
   int RunCompletions();
 
@@ -91,9 +94,12 @@ IoRing::Impl::~Impl() {
   if (wake_fd >= 0) close(wake_fd);
 }
 
-int IoRing::Impl::Setup(unsigned entries) {
+int IoRing::Impl::MakeWakeFd() {
   wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake_fd < 0) return errno;
+  return wake_fd < 0 ? errno : 0;
+}
+
+int IoRing::Impl::MakeRing(unsigned entries) {
   // COOP_TASKRUN spares the interrupt a completion otherwise sends to a submitter that runs in user
   // mode (dear in a virtual machine). It stays correct on a ring that changes hands: a submitter
   // that sleeps interruptibly is still woken, and one that runs finishes its requests at its next
@@ -164,6 +170,7 @@ void IoRing::Impl::FillSq() {
 }
 
 void IoRing::Impl::SubmitNow() {
+  if (!ring_made) return;
   FillSq();
   // What the kernel does not take now (EAGAIN, EBUSY) stays queued for the next RunOnce.
   if (io_uring_sq_ready(&ring) > 0) io_uring_submit(&ring);
@@ -192,15 +199,18 @@ void IoRing::Impl::CancelPoll(Op*& op) {
   Queue(cancel);
 }
 
+// First drain, then clear: the other way round a Wake() between the two would leave wake_pending set
+// over a drained wake_fd, and later ones would be lost.
+void IoRing::Impl::DrainWake() {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t bytes = read(wake_fd, &count, sizeof(count));
+  wake_pending.exchange(false, std::memory_order_acq_rel);
+}
+
 void IoRing::Impl::PollEnded(Op& op, int result) {
   if (&op == wake_op) {
     wake_op = nullptr;
-    if (result < 0) return;
-    // First drain, then clear: the other way round a Wake() between the two would leave
-    // wake_pending set over a drained wake_fd, and later ones would be lost.
-    uint64_t count = 0;
-    [[maybe_unused]] const ssize_t bytes = read(wake_fd, &count, sizeof(count));
-    wake_pending.exchange(false, std::memory_order_acq_rel);
+    if (result >= 0) DrainWake();
   } else if (&op == watch_op) {
     watch_op = nullptr;
     // ECANCELED: the thread that armed it has exited.
@@ -208,9 +218,23 @@ void IoRing::Impl::PollEnded(Op& op, int result) {
   }
 }
 
+// What Run() does without an io_uring.
+void IoRing::Impl::Poll(int64_t timeout_ns, bool serve_watch) {
+  if (timeout_ns == 0) return;
+  const timespec timeout = {timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
+  pollfd fds[] = {{wake_fd, POLLIN, 0}, {serve_watch && !in_ready ? watch_fd : -1, POLLIN, 0}};
+  if (ppoll(fds, 2, timeout_ns < 0 ? nullptr : &timeout, nullptr) <= 0) return;
+  if (fds[0].revents != 0) DrainWake();
+  if (fds[1].revents != 0) ready_pending = true;
+}
+
 int IoRing::Impl::Run(int64_t timeout_ns, bool serve_watch) {
   PBFS_CHECK(!InCompletion());
   if (serve_watch && ready_pending && !in_ready) timeout_ns = 0;
+  if (!ring_made) {
+    Poll(timeout_ns, serve_watch);
+    return 0;
+  }
   if (timeout_ns != 0) {
     ArmWake();
     if (serve_watch) ArmWatch();
@@ -277,11 +301,19 @@ IoRing::IoRing(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 StatusOr<std::unique_ptr<IoRing>> IoRing::Create(unsigned entries) {
   auto impl = std::make_unique<Impl>();
-  if (const int error = impl->Setup(entries); error != 0) {
-    return ErrnoError(error, "cannot set up an io_uring");
-  }
+  int error = impl->MakeWakeFd();
+  if (error == 0) error = impl->MakeRing(entries);
+  if (error != 0) return ErrnoError(error, "cannot set up an io_uring");
   return std::unique_ptr<IoRing>(new IoRing(std::move(impl)));
 }
+
+StatusOr<std::unique_ptr<IoRing>> IoRing::CreateWithoutTransfers() {
+  auto impl = std::make_unique<Impl>();
+  if (const int error = impl->MakeWakeFd(); error != 0) return ErrnoError(error, "no eventfd");
+  return std::unique_ptr<IoRing>(new IoRing(std::move(impl)));
+}
+
+bool IoRing::takes_transfers() const { return impl_->ring_made; }
 
 IoRing::~IoRing() {
   // The kernel would still write into memory of requests that nobody completes.
@@ -316,6 +348,7 @@ void IoRing::WatchReadable(int fd, std::function<void()> ready) {
 
 void IoRing::QueueReadv(int fd, const iovec* iov, unsigned count, uint64_t offset_bytes,
                         CqeFunction done, void* context) {
+  PBFS_CHECK(takes_transfers());
   Impl::Op& op = impl_->NewOp(true, done, context);
   io_uring_prep_readv(&op.sqe, fd, iov, count, offset_bytes);
   impl_->Queue(op);

@@ -31,6 +31,10 @@ namespace pbfs {
 class IoRing {
  public:
   static StatusOr<std::unique_ptr<IoRing>> Create(unsigned entries);
+  // For hosts that refuse io_uring: it waits for Wake() and the watched fd with poll(2), and takes
+  // no transfers; the device then has a thread pool of its own.
+  static StatusOr<std::unique_ptr<IoRing>> CreateWithoutTransfers();
+  bool takes_transfers() const;
   ~IoRing();
 
   // The ring attached to the calling thread, or nullptr.

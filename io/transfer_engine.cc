@@ -111,7 +111,7 @@ TransferEngine::Piece* TransferEngine::PieceList::Pop() {
 }
 
 TransferEngine::TransferEngine(const DeviceFile& file, const UringDeviceOptions& options,
-                               std::string& warnings)
+                               std::vector<std::string>& warnings)
     : file_(file), in_flight_max_(std::max(1u, options.in_flight_max)), pool_(kPoolThreads) {
   if (!options.force_thread_pool) {
     StatusOr<std::unique_ptr<IoRing>> ring = IoRing::Create(kSharedRingEntries);
@@ -121,11 +121,11 @@ TransferEngine::TransferEngine(const DeviceFile& file, const UringDeviceOptions&
           [](void* engine) { static_cast<TransferEngine*>(engine)->ReaperLoop(); }, this);
       return;
     }
-    warnings += file.geometry.name + ": io_uring is refused (" +
-                std::strerror(ErrnoOf(ring.status())) + "), using a thread pool\n";
+    warnings.push_back(std::string("io_uring is refused (") +
+                       std::strerror(ErrnoOf(ring.status())) + "), using a thread pool");
     return;
   }
-  warnings += file.geometry.name + ": io_uring is switched off, using a thread pool\n";
+  warnings.push_back("io_uring is switched off, using a thread pool");
 }
 
 TransferEngine::~TransferEngine() {
@@ -263,7 +263,7 @@ void TransferEngine::Start(Piece& piece) {
   if (piece.zeros_by_hand) PrepareZeros(piece);
   if (RunsOnPool(piece)) {
     pool_.Run(piece);
-  } else if (IoRing* ring = IoRing::Current(); ring != nullptr) {
+  } else if (IoRing* ring = IoRing::Current(); ring != nullptr && ring->takes_transfers()) {
     StartOnRing(piece, *ring);
   } else {
     GiveToReaper(piece);

@@ -12,7 +12,7 @@ namespace {
 class UringDeviceImpl final : public UringDevice {
  public:
   UringDeviceImpl(DeviceFile file, const UringDeviceOptions& options)
-      : file_(std::move(file)), warnings_(file_.warning), engine_(file_, options, warnings_) {}
+      : file_(std::move(file)), warnings_(file_.warnings), engine_(file_, options, warnings_) {}
 
   const Geometry& geometry() const override { return file_.geometry; }
   void Submit(IoRequest& request) override {
@@ -20,13 +20,13 @@ class UringDeviceImpl final : public UringDevice {
     engine_.Submit(one);
   }
   void SubmitBatch(std::span<IoRequest* const> requests) override { engine_.Submit(requests); }
-  const std::string& warnings() const override { return warnings_; }
+  const std::vector<std::string>& warnings() const override { return warnings_; }
   int fd() const override { return file_.fd; }
 
  private:
   // Constant after construction. The engine, last, stops before the file closes.
   const DeviceFile file_;
-  std::string warnings_;
+  std::vector<std::string> warnings_;
   TransferEngine engine_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "io/block_device.h"
@@ -31,8 +32,8 @@ class UringDevice : public BlockDevice {
   static StatusOr<std::unique_ptr<UringDevice>> Adopt(int fd, const std::string& path,
                                                       const UringDeviceOptions& options);
 
-  // Human-readable lines about fallbacks taken; empty when none.
-  virtual const std::string& warnings() const = 0;
+  // Lines for people about fallbacks taken.
+  virtual const std::vector<std::string>& warnings() const = 0;
   // The open descriptor; borrowed.
   virtual int fd() const = 0;
 };

@@ -229,7 +229,9 @@ StatusOr<std::unique_ptr<WorkerPool>> WorkerPool::Create(Transport& transport, P
   std::unique_ptr<WorkerPool> pool(new WorkerPool(processor, cache, in_flight, options));
   for (unsigned i = 0; i < options.loops; ++i) {
     auto loop = std::make_unique<Loop>(cache);
-    PBFS_ASSIGN_OR_RETURN(loop->ring, IoRing::Create(kRingEntries));
+    auto ring = IoRing::Create(kRingEntries);
+    if (!ring.ok()) ring = IoRing::CreateWithoutTransfers();
+    PBFS_ASSIGN_OR_RETURN(loop->ring, std::move(ring));
     PBFS_ASSIGN_OR_RETURN(loop->channel, transport.OpenChannel(*loop->ring));
     loop->is_first = i == 0;
     pool->loops_.push_back(std::move(loop));

@@ -515,7 +515,7 @@ const Damage kNameDamages[] = {
 std::vector<Damage> AllDamages() {
   std::vector<Damage> all;
   const auto add = [&all](std::span<const Damage> part) {
-    all.insert(all.end(), part.begin(), part.end());
+    for (const Damage& damage : part) all.push_back(damage);
   };
   add(kSuperblockDamages);
   add(kGroupDamages);

@@ -70,7 +70,7 @@ TEST_F(LoopDeviceTest, HasTheDevicesGeometry) {
   EXPECT_GE(device->geometry().max_transfer_bytes, 256u << 10);
   EXPECT_TRUE(device->geometry().can_discard);
   EXPECT_FALSE(device->geometry().read_only);
-  EXPECT_EQ(device->warnings(), "");
+  EXPECT_TRUE(device->warnings().empty());
 }
 
 TEST_F(LoopDeviceTest, AnExclusiveOpenRefusesASecondOne) {

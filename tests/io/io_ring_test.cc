@@ -365,5 +365,27 @@ TEST_F(IoRingTest, AReadyThatLosesTheRingTouchesItNoMore) {
   EXPECT_EQ(IoRing::Current(), nullptr);
 }
 
+TEST_F(IoRingTest, WithoutTransfersItStillWaitsAndWakes) {
+  IoRing::Detach();
+  auto created = IoRing::CreateWithoutTransfers();
+  ASSERT_TRUE(created.ok()) << created.status();
+  ring_ = *std::move(created);
+  ring_->Attach();
+  EXPECT_FALSE(ring_->takes_transfers());
+  int calls = 0;
+  ring_->WatchReadable(pipe_[0], [&] { calls += DrainPipe(); });
+  EXPECT_EQ(ring_->RunOnce(kMillisecond), 0);
+  WriteByte();
+  EXPECT_EQ(ring_->RunOnce(kLong), 1);
+  EXPECT_EQ(calls, 1);
+  WriteByte();
+  EXPECT_EQ(ring_->Reap(kMillisecond), 0);  // Leaves the watched fd alone.
+  std::thread other([this] { ring_->Wake(); });
+  EXPECT_EQ(ring_->Reap(-1), 0);
+  other.join();
+  EXPECT_EQ(ring_->RunOnce(-1), 1);
+  EXPECT_EQ(calls, 2);
+}
+
 }  // namespace
 }  // namespace pbfs

@@ -96,10 +96,19 @@ pbfs "$loop" "$mnt"
 check "what was written last is there" equal "$(cat "$mnt/late")" late
 umount -i "$mnt"
 
+losetup -d "$loop"
+loop=$(losetup -r -f --show "$image")
+check "a write-protected device mounts" says "mounting read-only" pbfs "$loop" "$mnt"
+check "read-only" grep -q " $mnt ro," /proc/self/mountinfo
+check "and is readable" equal "$(cat "$mnt/late")" late
+umount -i "$mnt"
+losetup -d "$loop"
+loop=$(losetup -f --show "$image")
+
 check "type=fuse on a block device" pbfs -o type=fuse "$loop" "$mnt"
 check "is plain" equal "$(mount_type)" fuse.pbfs
 refuse "and keeps others off all the same" mount -t ext4 "$loop" "$other"
-refuse "exclusive openers too" dd if="$loop" of=/dev/null count=1 iflag=excl,direct status=none
+refuse "exclusive openers too" "$python" -c "import os; os.open('$loop', os.O_RDONLY | os.O_EXCL)"
 check "and waited for" umount.pbfs "$mnt"
 check "until it is free" unlocked "$loop"
 finish

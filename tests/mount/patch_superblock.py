@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Changes the superblock of an image (the bytes of fs/format.h) and makes its checksum right again.
 
-    patch_superblock.py IMAGE FIELD=VALUE...     FIELD: compat, ro_compat, incompat, version_major,
-                                                 total_blocks
+    patch_superblock.py IMAGE FIELD=VALUE...     FIELD: compat, ro_compat, incompat, version_major
     patch_superblock.py IMAGE damage             leaves a wrong checksum
 """
 import struct
 import sys
 
 BLOCK = 4096
-FIELDS = {'version_major': (64, '<H'), 'total_blocks': (72, '<Q'), 'compat': (80, '<Q'),
-          'ro_compat': (88, '<Q'), 'incompat': (96, '<Q')}
+FIELDS = {'version_major': (64, '<H'), 'compat': (80, '<Q'), 'ro_compat': (88, '<Q'),
+          'incompat': (96, '<Q')}
 
 
 def crc32c(data):

@@ -235,8 +235,8 @@ int Fsck::Run() {
   }
   const auto device = UringDevice::Open(options_.device, {.read_only = read_only});
   if (!device.ok()) return Fail(device.status());
-  if (!(*device)->warnings().empty()) {
-    std::fprintf(stderr, "fsck.pbfs: %s\n", (*device)->warnings().c_str());
+  for (const std::string& warning : (*device)->warnings()) {
+    std::fprintf(stderr, "fsck.pbfs: %s: %s\n", name_.c_str(), warning.c_str());
   }
   const StatusOr<int> code = read_only ? CheckReadOnly(**device) : FinishAndCheck(**device);
   progress_.End();

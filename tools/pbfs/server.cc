@@ -79,17 +79,21 @@ Status Server::LockDevice() {
   PBFS_RETURN_IF_ERROR(bound.status());
   bound_ = *bound;
   if (bound_) return OkStatus();
-  if (const int error = ErrnoOf(lock.status()); error == EROFS || error == EACCES) {
-    if (error == EROFS && !options_.filesystem.read_only) {
-      logger_.Write("the device is write-protected, mounting read-only");
-      options_.filesystem.read_only = true;
-      options_.kernel_flags |= MS_RDONLY;
-    }
-    if (options_.filesystem.read_only) lock = DeviceLock::Take(device_path_, true, give_up);
+  const int error = ErrnoOf(lock.status());
+  if (error == EROFS || (lock.ok() && lock->is_write_protected())) MountReadOnly("write-protected");
+  if (options_.filesystem.read_only && (error == EROFS || error == EACCES)) {
+    lock = DeviceLock::Take(device_path_, true, give_up);
   }
   PBFS_RETURN_IF_ERROR(lock.status());
   lock_ = *std::move(lock);
   return OkStatus();
+}
+
+void Server::MountReadOnly(const std::string& reason) {
+  if (options_.filesystem.read_only) return;
+  logger_.Write(reason + ", mounting read-only");
+  options_.filesystem.read_only = true;
+  options_.kernel_flags |= MS_RDONLY;
 }
 
 // The holder of the lock may be a live mount of this device, which ends when its user wishes.
@@ -131,16 +135,13 @@ Status Server::CheckNobodyElseMounted() {
 }
 
 Status Server::OpenDevice() {
-  const bool read_only = (fcntl(lock_.fd(), F_GETFL) & O_ACCMODE) == O_RDONLY;
+  const bool read_only =
+      lock_.is_write_protected() || (fcntl(lock_.fd(), F_GETFL) & O_ACCMODE) == O_RDONLY;
   PBFS_ASSIGN_OR_RETURN(device_, UringDevice::Open(device_path_, {.read_only = read_only}));
-  if (!device_->warnings().empty()) logger_.Write(device_->warnings());
+  for (const std::string& warning : device_->warnings()) logger_.Write(warning);
   PBFS_ASSIGN_OR_RETURN(const FileSystem::ProbeResult probe, FileSystem::Probe(*device_));
   for (const std::string& warning : probe.warnings) logger_.Write(warning);
-  if (probe.must_be_read_only && !options_.filesystem.read_only) {
-    logger_.Write("it has features this version can only read, mounting read-only");
-    options_.filesystem.read_only = true;
-    options_.kernel_flags |= MS_RDONLY;
-  }
+  if (probe.must_be_read_only) MountReadOnly("it has features that can only be read here");
   logger_.SetUuid(FormatUuid(probe.superblock.uuid));
   return OkStatus();
 }

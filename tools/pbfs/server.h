@@ -42,6 +42,7 @@ class Server {
   Status MountFileSystem();
   Status Serve();
 
+  void MountReadOnly(const std::string& reason);
   StatusOr<bool> BindIfMountedElsewhere();
   void AbandonMount();
   void DetachDeadMounts();

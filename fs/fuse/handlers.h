@@ -65,6 +65,9 @@ void HandleRemoveXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name);
 void HandleStatFs(fuse_req_t request, fuse_ino_t nodeid);
 // Takes the raw request: libfuse 3.14.0 mistakes the place of the name. Returns an errno, or 0.
 int SetXattrOf(Session& session, const Request& request);
+// Such a request that asks, by a name of its own on the root, for everything to be made durable
+// (pbfsctl sync), and may.
+bool IsSyncCommand(const Request& request);
 
 // handlers_data.cc
 void HandleOpen(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attributes, extended attributes, statfs.
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -56,6 +58,13 @@ void ReplyXattr(fuse_req_t request, const std::string& value, size_t size) {
   }
 }
 
+// What pbfsctl reads of and sets on the root, instead of an ioctl: root and whoever runs the server
+// may. No listing shows them.
+constexpr std::string_view kStatsXattr = "pbfs.stats";
+constexpr std::string_view kSyncXattr = "pbfs.sync";
+
+bool MayControl(uint32_t uid) { return uid == 0 || uid == geteuid(); }
+
 // POSIX ACLs would be stored without being enforced: the kernel checks them only for servers that
 // negotiate them.
 bool IsUnsupportedXattr(std::string_view name) {
@@ -85,24 +94,55 @@ void HandleSetAttr(fuse_req_t request, fuse_ino_t nodeid, struct stat* values, i
             });
 }
 
-int SetXattrOf(Session& session, const Request& request) {
+namespace {
+
+struct SetXattrArguments {
+  std::string_view name;
+  std::string_view value;
+  int flags;
+};
+
+std::optional<SetXattrArguments> ParseSetXattr(const Request& request) {
   // Without SETXATTR_EXT the kernel sends the short form of the struct.
   constexpr size_t kBodyOffset = sizeof(fuse_in_header) + FUSE_COMPAT_SETXATTR_IN_SIZE;
-  if (request.size_bytes < kBodyOffset) return EINVAL;
+  if (request.size_bytes < kBodyOffset) return std::nullopt;
   const auto& body = request.body<fuse_setxattr_in>();
   const auto* text = reinterpret_cast<const char*>(request.bytes()) + kBodyOffset;
   const std::string_view rest(text, request.size_bytes - kBodyOffset);
   const size_t name_end = rest.find('\0');
-  if (name_end == std::string_view::npos || rest.size() - name_end - 1 < body.size) return EINVAL;
-  const std::string_view name = rest.substr(0, name_end);
-  if (IsUnsupportedXattr(name)) return EOPNOTSUPP;
-  return ErrnoOf(session.fs().SetXattr(session.InodeOf(request.header().nodeid), name,
-                                       rest.substr(name_end + 1, body.size),
-                                       static_cast<int>(body.flags)));
+  if (name_end == std::string_view::npos || rest.size() - name_end - 1 < body.size) {
+    return std::nullopt;
+  }
+  return SetXattrArguments{rest.substr(0, name_end), rest.substr(name_end + 1, body.size),
+                           static_cast<int>(body.flags)};
+}
+
+bool NamesSync(const Request& request, const SetXattrArguments& arguments) {
+  return request.header().nodeid == kRootNodeId && arguments.name == kSyncXattr;
+}
+
+}  // namespace
+
+bool IsSyncCommand(const Request& request) {
+  const auto arguments = ParseSetXattr(request);
+  return arguments && NamesSync(request, *arguments) && MayControl(request.header().uid);
+}
+
+int SetXattrOf(Session& session, const Request& request) {
+  const auto arguments = ParseSetXattr(request);
+  if (!arguments) return EINVAL;
+  if (NamesSync(request, *arguments)) return EPERM;
+  if (IsUnsupportedXattr(arguments->name)) return EOPNOTSUPP;
+  return ErrnoOf(session.fs().SetXattr(session.InodeOf(request.header().nodeid), arguments->name,
+                                       arguments->value, arguments->flags));
 }
 
 void HandleGetXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name, size_t size) {
   Session& session = SessionOf(request);
+  if (nodeid == kRootNodeId && name == kStatsXattr) {
+    if (!MayControl(fuse_req_ctx(request)->uid)) return ReplyStatus(request, ErrnoError(EPERM, ""));
+    return ReplyXattr(request, session.fs().StatsJson(), size);
+  }
   if (IsUnsupportedXattr(name)) {
     fuse_reply_err(request, EOPNOTSUPP);
     return;

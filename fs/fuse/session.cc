@@ -166,6 +166,7 @@ void Session::Process(Request& request) {
       destroy_unique_ = header.unique;
       return workers_->StopReceiving();
     case FUSE_SETXATTR:
+      if (IsSyncCommand(request)) return SyncFs(header.unique);
       return SendError(header.unique, SetXattrOf(*this, request));
     default:
       break;

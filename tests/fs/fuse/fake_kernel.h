@@ -55,6 +55,8 @@ class FakeKernel {
     if (fd_ >= 0) close(std::exchange(fd_, -1));
   }
 
+  // Whose requests the next ones are.
+  void SetUser(uint32_t uid) { uid_ = uid; }
   // Sends a request without waiting; returns its unique number.
   uint64_t Send(uint32_t opcode, uint64_t nodeid, const std::string& body) {
     fuse_in_header header = {};
@@ -62,7 +64,7 @@ class FakeKernel {
     header.opcode = opcode;
     header.unique = unique_next_;
     header.nodeid = nodeid;
-    header.uid = 1000;
+    header.uid = uid_;
     header.gid = 1001;
     unique_next_ += 2;  // Odd ones are interrupts.
     const std::string message =
@@ -102,6 +104,7 @@ class FakeKernel {
   int fd_ = -1;
   int server_fd_ = -1;
   uint64_t unique_next_ = 2;
+  uint32_t uid_ = 1000;
 };
 
 // The bytes of a protocol struct.

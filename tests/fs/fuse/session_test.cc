@@ -269,6 +269,21 @@ TEST_F(SessionTest, XattrNamesAreWhole) {
   EXPECT_EQ(kernel_.Call(FUSE_REMOVEXATTR, file, Name("user.a")).error, ENODATA);
 }
 
+TEST_F(SessionTest, RootAndTheServersUserMayControlIt) {
+  Start();
+  const uint64_t file = CreateFile("file");
+  for (const uint32_t uid : {0u, geteuid()}) {
+    kernel_.SetUser(uid);
+    EXPECT_EQ(GetXattr(kRootNodeId, "pbfs.stats", 65536).body.substr(0, 9), "{\"cache\":");
+    EXPECT_EQ(SetXattr(kRootNodeId, "pbfs.sync", ""), 0);
+    EXPECT_EQ(SetXattr(file, "pbfs.sync", ""), EOPNOTSUPP);
+    EXPECT_EQ(GetXattr(file, "pbfs.stats", 65536).error, EOPNOTSUPP);
+  }
+  kernel_.SetUser(geteuid() + 1);
+  EXPECT_EQ(GetXattr(kRootNodeId, "pbfs.stats", 65536).error, EPERM);
+  EXPECT_EQ(SetXattr(kRootNodeId, "pbfs.sync", ""), EPERM);
+}
+
 TEST_F(SessionTest, ReaddirplusRefersOnlyToWhatItSends) {
   Start();
   constexpr int kFiles = 40;

@@ -258,7 +258,11 @@ std::unique_ptr<Writeback::Round> Writeback::BuildRound(const InodeRef& inode, s
   auto round = std::make_unique<Round>();
   round->inode = inode.Clone();
   const uint64_t size = inode->size.load(std::memory_order_acquire);
-  inode->pages.CollectDirty(0, UINT64_MAX, pages_max, round->pages);
+  // Pages behind the end are of a write that is not done: blocks for them would lie behind the size
+  // that this round stores, and after a crash show when the file grows.
+  if (size > 0) {
+    inode->pages.CollectDirty(0, (size - 1) / kBlockBytes, pages_max, round->pages);
+  }
   const bool all = round->pages.size() < pages_max;
   round->size_after = all || round->pages.empty()
                           ? size
@@ -334,7 +338,13 @@ Status Writeback::CommitExtents(Round& round, bool grows, const std::optional<Ti
             space_.CommitClaim(operation.transaction(), {extent.block, extent.length}));
         PBFS_RETURN_IF_ERROR(map.Insert(operation.transaction(), extent));
       }
-      if (last && round.size_after > disk.size_bytes) disk.size_bytes = round.size_after;
+      // With each step the size that goes with it: a crash leaves no blocks behind the end.
+      uint64_t size = round.size_after;
+      if (!last) {
+        const Extent& extent = round.claimed[end - 1];
+        size = std::min(size, (extent.file_block + extent.length) * kBlockBytes);
+      }
+      disk.size_bytes = std::max(disk.size_bytes, size);
       if (last && mtime) SetTimes(disk, *mtime, /*modified=*/true);
       if (next == end && !grows) operation.SetTimesOnly();
       return OkStatus();

@@ -16,7 +16,7 @@ namespace {
 constexpr uint64_t kGrowBytes = 9000;
 constexpr size_t kGrowFilesMax = 4;
 // Of the states of a workload, one in so many gets its files grown, too.
-constexpr size_t kGrowEvery = 4;
+constexpr size_t kGrowEvery = 3;
 
 MountOptions Quiet() {
   MountOptions options;
@@ -44,6 +44,8 @@ std::string GrowFiles(FileSystem& filesystem, const Observed& observed) {
   size_t count = 0;
   for (const auto& [ino, node] : observed.nodes) {
     if (!S_ISREG(node.mode) || node.bytes.size() != node.size_bytes) continue;
+    const auto attributes = filesystem.GetAttributes(ino);
+    if (attributes.ok() && attributes->blocks_512 == 0) continue;  // Has nothing to show.
     if (++count > kGrowFilesMax) break;
     const uint64_t size = node.size_bytes + kGrowBytes;
     if (const Status grown = client.Truncate(ino, size); !grown.ok()) {
@@ -89,11 +91,6 @@ std::string JudgeState(Image& image, const Model& model, const Bounds& bounds, b
   Observed observed;
   std::string problem = MountAndObserve(device, filesystem, observed);
   if (!problem.empty()) return problem;
-  for (const auto& [ino, node] : observed.nodes) {
-    auto a = filesystem->GetAttributes(ino);
-    if (S_ISREG(node.mode) && a->blocks_512 / 8 > (a->size_bytes + 4095) / 4096)
-      printf("ino %lu size %lu blocks %lu\n", ino, a->size_bytes, a->blocks_512 / 8);
-  }
   const RulesOn rules_on;
   problem = model.Explain(observed, bounds.ops_begun, bounds.acks);
   if (!problem.empty()) return problem;

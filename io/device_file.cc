@@ -117,8 +117,7 @@ void GoBuffered(DeviceFile& file, bool by_request) {
   fcntl(file.fd, F_SETFL, flags & ~O_DIRECT);
   file.direct = false;
   file.geometry.volatile_cache = true;
-  const std::string why =
-      by_request ? "direct I/O is switched off" : "the host refuses direct I/O";
+  const std::string why = by_request ? "direct I/O is switched off" : "the host refuses direct I/O";
   file.warnings.push_back(why + ", using buffered I/O");
 }
 

@@ -74,6 +74,7 @@ struct IoRing::Impl {
   unsigned in_kernel = 0;
   unsigned pieces = 0;
   bool running_completions = false;
+  bool plugged = false;
   // The armed polls, nullptr when not armed. Polls armed by a former owner are forgotten: their
   // completion depends on that thread.
   Op* wake_op = nullptr;
@@ -199,8 +200,8 @@ void IoRing::Impl::CancelPoll(Op*& op) {
   Queue(cancel);
 }
 
-// First drain, then clear: the other way round a Wake() between the two would leave wake_pending set
-// over a drained wake_fd, and later ones would be lost.
+// First drain, then clear: the other way round a Wake() between the two would leave wake_pending
+// set over a drained wake_fd, and later ones would be lost.
 void IoRing::Impl::DrainWake() {
   uint64_t count = 0;
   [[maybe_unused]] const ssize_t bytes = read(wake_fd, &count, sizeof(count));
@@ -231,6 +232,7 @@ void IoRing::Impl::Poll(int64_t timeout_ns, bool serve_watch) {
 int IoRing::Impl::Run(int64_t timeout_ns, bool serve_watch) {
   PBFS_CHECK(!InCompletion());
   if (serve_watch && ready_pending && !in_ready) timeout_ns = 0;
+  plugged = false;
   if (!ring_made) {
     Poll(timeout_ns, serve_watch);
     return 0;
@@ -335,7 +337,9 @@ void IoRing::Attach() {
 
 void IoRing::Detach() {
   PBFS_CHECK(t_current_ring != nullptr);
-  PBFS_CHECK(!t_current_ring->impl_->running_completions);
+  Impl& impl = *t_current_ring->impl_;
+  PBFS_CHECK(!impl.running_completions);
+  if (std::exchange(impl.plugged, false)) impl.SubmitNow();
   t_current_ring = nullptr;
 }
 
@@ -376,8 +380,10 @@ void IoRing::QueueFallocate(int fd, int mode, uint64_t offset_bytes, uint64_t le
 }
 
 void IoRing::SubmitQueued() {
-  if (!impl_->running_completions) impl_->SubmitNow();
+  if (!impl_->running_completions && !impl_->plugged) impl_->SubmitNow();
 }
+
+void IoRing::Plug() { impl_->plugged = true; }
 
 int IoRing::RunOnce(int64_t timeout_ns) {
   int count = impl_->Run(timeout_ns, true);

@@ -60,8 +60,12 @@ class IoRing {
   void QueueFdatasync(int fd, CqeFunction done, void* context);
   void QueueFallocate(int fd, int mode, uint64_t offset_bytes, uint64_t length_bytes,
                       CqeFunction done, void* context);
-  // Inside a completion that RunOnce runs it leaves the system call to the end of that RunOnce.
+  // Inside a completion that RunOnce runs it leaves the system call to the end of that RunOnce; on
+  // a plugged ring, to the next RunOnce, Reap or Detach.
   void SubmitQueued();
+  // Until then, what is queued is held back, so that it goes to the kernel in one system call (as
+  // the block layer's plug). For the driving thread, when it is about to queue more.
+  void Plug();
 
   // Submits what is queued, waits at most `timeout_ns` (0: does not wait; -1: no limit) for a
   // completion, and runs all completions that are there. Completions may queue more work. Returns

@@ -30,7 +30,8 @@ namespace pbfs {
 class TransferEngine {
  public:
   // `file` is borrowed. Adds a line to `warnings` when io_uring is off.
-  TransferEngine(const DeviceFile& file, const UringDeviceOptions& options, std::vector<std::string>& warnings);
+  TransferEngine(const DeviceFile& file, const UringDeviceOptions& options,
+                 std::vector<std::string>& warnings);
   // REQUIRES: every request has completed.
   ~TransferEngine();
   TransferEngine(const TransferEngine&) = delete;

@@ -24,6 +24,8 @@ constexpr Clock::duration kSpinTime = std::chrono::microseconds(50);
 // spinning; the rest is the time a wake-up takes.
 constexpr Clock::duration kShortSleep = std::chrono::microseconds(150);
 constexpr unsigned kSpinPenaltyMax = 64;
+// Requests handled before their I/O is submitted at the latest.
+constexpr unsigned kPlugMax = 8;
 
 // Whether spinning pays, from what the last idle times were like. Single thread.
 class SpinPolicy {
@@ -109,16 +111,25 @@ void WorkerPool::Worker::Main() {
 }
 
 void WorkerPool::Worker::DriveLoop() {
+  unsigned handled = 0;  // Since the ring was last run.
   while (loop_ != nullptr && !pool_.stopping_.load(std::memory_order_acquire)) {
-    if (Receive() == Channel::Received::kRequest || SpinForRequest()) {
-      if (pool_.parked_loops_.load(std::memory_order_relaxed) > 0 && loop_->channel->HasMore()) {
-        pool_.WakeParked();
-      }
-      Handle();
-      if (loop_ != nullptr) loop_->ring->RunOnce(0);
-    } else {
-      Idle();
+    bool received = handled < kPlugMax && Receive() == Channel::Received::kRequest;
+    if (!received && handled > 0) {
+      loop_->ring->RunOnce(0);
+      handled = 0;
+      continue;
     }
+    if (!received) received = SpinForRequest();
+    if (!received) {
+      Idle();
+      continue;
+    }
+    if (pool_.parked_loops_.load(std::memory_order_relaxed) > 0 && loop_->channel->HasMore()) {
+      pool_.WakeParked();
+    }
+    loop_->ring->Plug();
+    Handle();
+    ++handled;
   }
   if (loop_ == nullptr) return;
   // Stopped: nothing uses the filesystem any more, but a transfer may still be on its way back.
@@ -196,6 +207,8 @@ bool WorkerPool::Worker::SpinForRequest() {
 }
 
 void WorkerPool::Worker::Idle() {
+  // Since the loop last looked, a wait for frames or a spin may have used up Stop()'s wake.
+  if (pool_.stopping_.load(std::memory_order_acquire)) return;
   if (!pool_.receiving_.load(std::memory_order_relaxed)) {
     loop_->ring->Reap(-1);
   } else if (!pool_.MayReceive()) {

@@ -11,8 +11,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kHeldWait(1000);
 // With one more block changed, a checkpoint of the smallest log takes no more transactions.
-constexpr uint64_t kOpenBlocksFull =
-    (kLogBlocksMin - kLogAnchorBlocks) / 8 - kTransactionBlocksMax;
+constexpr uint64_t kOpenBlocksFull = (kLogBlocksMin - kLogAnchorBlocks) / 8 - kTransactionBlocksMax;
 
 std::string Numbered(const char* prefix, size_t number) { return absl::StrCat(prefix, number); }
 

@@ -46,7 +46,7 @@ run_scripts() {
     name=${script##*/}
     log=$directory/logs/$name.log
     code=0
-    PBFS_BUILD=$directory timeout -k 10 400 "$script" >"$log" 2>&1 </dev/null || code=$?
+    PBFS_BUILD=$directory timeout -k 10 "${PBFS_LONG:+3}600" "$script" >"$log" 2>&1 </dev/null || code=$?
     last=$(tail -1 "$log" | grep -xE '[0-9]+ passed, [0-9]+ failed' || true)
     if [ "$code" -eq 77 ]; then
       say "$name: skipped: $(tail -1 "$log")"

@@ -39,7 +39,7 @@ everyday() {
   local name=$1 source=$2 device=$3 before after log=$work/work.log
   say "--- $name"
   check "mounts" "${as[@]}" pbfs "$device" "$mnt"
-  work_in "$source" "$small" "$size" 2>&1 | tee "$log"
+  work_in "$source" "$small" "$size" "$work/pbfs" 2>&1 | tee "$log"
   passed=$((passed + $(grep -c '^ok ' "$log")))
   failed=$((failed + $(grep -c '^FAIL ' "$log")))
   before=$(work_in checksums)
@@ -54,6 +54,8 @@ everyday() {
   check_clean "$device" "emptied"
 }
 
+mkdir "$work/pbfs"
+tar -C "$here/../.." --exclude './build*' --exclude ./.git -cf - . | tar -C "$work/pbfs" -xf -
 tree=$(big_tree)
 small=$(small_tree "$tree")
 few=$tree

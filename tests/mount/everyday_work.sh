@@ -3,7 +3,7 @@
 # What people do in a directory all day; run by everyday.sh, maybe as another user. For each thing
 # prints a line that begins with ok, FAIL or skip.
 #
-#   bash everyday_work.sh DIRECTORY SOURCE-TREE SMALL-TREE long|short
+#   bash everyday_work.sh DIRECTORY SOURCE-TREE SMALL-TREE long|short PBFS-SOURCE
 #   bash everyday_work.sh DIRECTORY checksums
 set -u
 cd "$1" || exit 1
@@ -16,6 +16,7 @@ fi
 source=$2
 small=$3
 size=$4
+pbfs_source=$5
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 export HOME=$temporary GIT_CONFIG_NOSYSTEM=1
@@ -133,6 +134,13 @@ assert all(content[offset:offset + 8] == offset.to_bytes(8, 'little')
 PY
 }
 
+# pbfs itself, and what its unit tests say when they run here.
+build_pbfs() {
+  cp -r "$pbfs_source" pbfs && cd pbfs && export CCACHE_DISABLE=1 TMPDIR=$PWD &&
+    cmake --preset release && cmake --build --preset release &&
+    ctest --test-dir build -j "$(nproc)" --timeout 600 --output-on-failure
+}
+
 check "copying and comparing $(find "$source" -type f | wc -l) files" copy_tree
 check_with git "git: init, add, commit, fsck, checkout, gc" git_repository
 check_with sqlite3 "SQLite: transactions and integrity_check" sqlite_transactions
@@ -142,3 +150,4 @@ check "a sparse file of 10 GB: cp --sparse=always, tar -S" sparse_file
 check_with fio "fio verify, buffered" fio_verify buffered --ioengine=psync
 check_with fio "fio verify, O_DIRECT" fio_verify direct --direct=1 --ioengine=libaio --iodepth=16
 check_with python3 "a file written through a mapping" mapped_write
+[ "$size" != long ] || check_with cmake "building pbfs and running its unit tests" build_pbfs

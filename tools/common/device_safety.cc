@@ -12,10 +12,13 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <sstream>
+#include <thread>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
@@ -63,8 +66,8 @@ std::vector<std::string> DeviceAndPartitions(dev_t device) {
   return numbers;
 }
 
-// By the device number the kernel knows, so fuseblk mounts are found too.
-std::optional<std::string> FindMount(const std::string& number) {
+// The mountpoint of the first mounted filesystem for which `matches` holds.
+std::optional<std::string> FindMounted(const std::function<bool(libmnt_fs*)>& matches) {
   libmnt_table* const table = mnt_new_table();
   libmnt_iter* const iter = mnt_new_iter(MNT_ITER_FORWARD);
   const absl::Cleanup release = [&] {
@@ -74,11 +77,29 @@ std::optional<std::string> FindMount(const std::string& number) {
   if (mnt_table_parse_mtab(table, "/proc/self/mountinfo") != 0) return std::nullopt;
   libmnt_fs* entry = nullptr;
   while (mnt_table_next_fs(table, iter, &entry) == 0) {
-    if (DeviceNumber(mnt_fs_get_devno(entry)) == number) {
-      return absl::StrCat("it is mounted on ", Printable(mnt_fs_get_target(entry)));
-    }
+    if (matches(entry)) return mnt_fs_get_target(entry);
   }
   return std::nullopt;
+}
+
+// By the device number the kernel knows, so fuseblk mounts are found too.
+std::optional<std::string> FindMount(const std::string& number) {
+  const auto target = FindMounted(
+      [&](libmnt_fs* entry) { return DeviceNumber(mnt_fs_get_devno(entry)) == number; });
+  if (!target) return std::nullopt;
+  return absl::StrCat("it is mounted on ", Printable(*target));
+}
+
+// A mount of pbfs names the device or image as its source.
+bool IsMountedAsPbfs(const struct stat& device) {
+  return FindMounted([&](libmnt_fs* entry) {
+           const std::string type = mnt_fs_get_fstype(entry);
+           const char* const source = mnt_fs_get_srcpath(entry);
+           struct stat status = {};
+           return (type == "fuse.pbfs" || type == "fuseblk.pbfs") && source != nullptr &&
+                  stat(source, &status) == 0 && status.st_dev == device.st_dev &&
+                  status.st_ino == device.st_ino;
+         }).has_value();
 }
 
 std::optional<std::string> FindSwap(const std::string& number) {
@@ -142,6 +163,48 @@ bool HasPbfsSuperblock(int fd) {
   return pread(fd, &magic, sizeof magic, 0) == sizeof magic && magic == kMagicSuperblock;
 }
 
+// umount(8) of a plain fuse mount does not wait for the server to end.
+constexpr auto kEndingMax = std::chrono::seconds(20);
+constexpr auto kEndingStep = std::chrono::milliseconds(20);
+
+struct Holder {
+  pid_t pid = 0;
+  std::string name;  // Empty: it is gone, or the system does not say.
+};
+
+Holder FindFlockHolder(const struct stat& file) {
+  // "1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF"; the inode number suffices: the device part
+  // is not stat's on every filesystem.
+  std::ifstream locks("/proc/locks");
+  std::string line;
+  while (std::getline(locks, line)) {
+    std::istringstream words(line);
+    std::string number, kind, mode, access, place;
+    int64_t pid = 0;
+    if (!(words >> number >> kind >> mode >> access >> pid >> place) || kind != "FLOCK") continue;
+    if (pid <= 0 || place.substr(place.rfind(':') + 1) != std::to_string(file.st_ino)) continue;
+    return {static_cast<pid_t>(pid), ReadLine(absl::StrCat("/proc/", pid, "/comm"))};
+  }
+  return {};
+}
+
+// Takes the lock; waits for a server that is unmounted already and has still to end.
+Status LockFile(int fd, const std::string& path) {
+  const auto end = std::chrono::steady_clock::now() + kEndingMax;
+  while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EINTR) continue;
+    struct stat status = {};
+    if (errno != EWOULDBLOCK || fstat(fd, &status) != 0) return SystemError(path);
+    const std::string holder = FindFlockHolder(status).name;
+    const bool ends = (holder.empty() || holder == "pbfs") && !IsMountedAsPbfs(status);
+    if (!ends || std::chrono::steady_clock::now() >= end) {
+      return ErrnoError(EBUSY, absl::StrCat(path, ": it is in use by ", FlockHolder(fd)));
+    }
+    std::this_thread::sleep_for(kEndingStep);
+  }
+  return OkStatus();
+}
+
 using Probe = std::unique_ptr<blkid_struct_probe, decltype(&blkid_free_probe)>;
 
 StatusOr<Probe> NewProbe(int fd) {
@@ -170,20 +233,9 @@ std::optional<std::string> FindUser(int fd) {
 std::string FlockHolder(int fd) {
   struct stat status = {};
   if (fstat(fd, &status) != 0) return "another program";
-  // "1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF"; the inode number suffices: the device part
-  // is not stat's on every filesystem.
-  std::ifstream locks("/proc/locks");
-  std::string line;
-  while (std::getline(locks, line)) {
-    std::istringstream words(line);
-    std::string number, kind, mode, access, place;
-    int64_t pid = 0;
-    if (!(words >> number >> kind >> mode >> access >> pid >> place) || kind != "FLOCK") continue;
-    if (pid <= 0 || place.substr(place.rfind(':') + 1) != std::to_string(status.st_ino)) continue;
-    const std::string name = ReadLine(absl::StrCat("/proc/", pid, "/comm"));
-    if (!name.empty()) return absl::StrCat(Printable(name), ", process ", pid);
-  }
-  return "another program";
+  const Holder holder = FindFlockHolder(status);
+  if (holder.name.empty()) return "another program";
+  return absl::StrCat(Printable(holder.name), ", process ", holder.pid);
 }
 
 StatusOr<DeviceClaim> DeviceClaim::Take(const std::string& path, const Options& options) {
@@ -208,10 +260,7 @@ StatusOr<DeviceClaim> DeviceClaim::Take(const std::string& path, const Options& 
     return SystemError(path);
   }
   if (const auto user = FindUser(fd)) return ErrnoError(EBUSY, absl::StrCat(path, ": ", *user));
-  if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return SystemError(path);
-    return ErrnoError(EBUSY, absl::StrCat(path, ": it is in use by ", FlockHolder(fd)));
-  }
+  PBFS_RETURN_IF_ERROR(LockFile(fd, path));
   return claim;
 }
 

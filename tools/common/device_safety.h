@@ -20,7 +20,8 @@ std::optional<std::string> FindUser(int fd);
 std::string FlockHolder(int fd);
 
 // A device or image that belongs to one tool until this object is destroyed: opened exclusively
-// (O_EXCL for block devices) and locked with flock(2), as every pbfs tool and mount does.
+// (O_EXCL for block devices) and locked with flock(2), as every pbfs tool and mount does. Waits for
+// a server that is unmounted and about to end.
 class DeviceClaim {
  public:
   struct Options {

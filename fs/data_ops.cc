@@ -387,12 +387,13 @@ void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
                                     : (*inode)->changed.load(std::memory_order_acquire);
         // A checkpoint that is still open is sealed from now on, and flushes the data first. One
         // that is sealed may have flushed before the data was written (in place): a flush of our
-        // own then, which comes after that checkpoint is durable.
-        if (wanted >= log_->open_sequence()) {
-          log_->ForceAsync(wanted, done);
-        } else {
+        // own then, too.
+        if (wanted >= log_->open_sequence()) return log_->ForceAsync(wanted, done);
+        if (wanted <= log_->durable_sequence()) return log_->FlushAsync(done);
+        log_->ForceAsync(wanted, [this, done](const Status& forced) {
+          if (!forced.ok()) return done(forced);
           log_->FlushAsync(done);
-        }
+        });
       });
 }
 

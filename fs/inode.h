@@ -78,7 +78,11 @@ struct Inode {
   Mutex writeback_lock;
   bool round_active ABSL_GUARDED_BY(writeback_lock) = false;
   // Called with the round's result when the running round ends (with writeback_lock free).
-  std::vector<std::function<void(const Status&)>> round_waiters ABSL_GUARDED_BY(writeback_lock);
+  struct RoundWaiter {
+    std::function<void(const Status&)> done;
+    bool starts_round = false;  // It may have to wait, so a completion must not call it.
+  };
+  std::vector<RoundWaiter> round_waiters ABSL_GUARDED_BY(writeback_lock);
   uint64_t metadata_reserved ABSL_GUARDED_BY(writeback_lock) = 0;
   uint64_t delalloc_blocks ABSL_GUARDED_BY(writeback_lock) = 0;
   // Modification time of writes that did not come from the kernel's page cache, until a transaction

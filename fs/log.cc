@@ -77,6 +77,8 @@ void Log::StopThreads() {
   }
   if (writer_.joinable()) writer_.join();
   if (metadata_writer_.joinable()) metadata_writer_.join();
+  MutexLock lock(mutex_);
+  while (data_flush_runs_) data_flush_ended_.Wait(mutex_);
 }
 
 Status Log::WriteAnchor(uint64_t epoch, uint64_t first_sequence, bool clean) {
@@ -189,12 +191,49 @@ void Log::FlushAsync(Done done) {
     MutexLock lock(mutex_);
     status = error_;
     if (status.ok()) {
-      flush_waiters_.push_back({0, std::move(done)});
-      writer_wake_.Signal();
-      return;
+      flush_waiters_.push_back(std::move(done));
+      if (data_flush_runs_) return;
+      data_flush_runs_ = true;
     }
   }
-  done(status);
+  if (!status.ok()) return done(status);
+  StartDataFlush();
+}
+
+void Log::StartDataFlush() {
+  auto* flush = new DataFlush{*this, {}, {}, {}};
+  {
+    MutexLock lock(mutex_);
+    flush->waiters.swap(flush_waiters_);
+    flush->written.swap(written_);
+  }
+  flush->request.op = IoOp::kFlush;
+  flush->request.PushCompletion(&DataFlushCompleted, flush);
+  device_.Submit(flush->request);
+}
+
+void Log::DataFlushCompleted(IoRequest&, void* context, int error) {
+  const std::unique_ptr<DataFlush> flush(static_cast<DataFlush*>(context));
+  Log& log = flush->log;
+  Status status;
+  if (error != 0) {
+    status = ErrnoError(
+        EIO, absl::StrCat(log.device_.geometry().name, ": flushing: ", std::strerror(error)));
+    log.Fail(status);
+  }
+  for (Done& done : flush->waiters) done(status);
+  bool more = false;
+  {
+    MutexLock lock(log.mutex_);
+    ++log.stats_.flushes;
+    if (error == 0) log.ReleaseWrittenLocked(flush->written);
+    more = !log.flush_waiters_.empty();
+    if (!more) {
+      log.data_flush_runs_ = false;
+      log.data_flush_ended_.SignalAll();
+    }
+  }
+  if (more) log.StartDataFlush();
 }
 
 Status Log::Force(Lsn sequence) {
@@ -230,7 +269,7 @@ void Log::Fail(const Status& status) {
     if (!error_.ok()) return;
     error_ = status;
     waiters.swap(force_waiters_);
-    for (Waiter& waiter : flush_waiters_) waiters.push_back(std::move(waiter));
+    for (Done& done : flush_waiters_) waiters.push_back({0, std::move(done)});
     flush_waiters_.clear();
     space_changed_.SignalAll();
     writeback_done_.SignalAll();

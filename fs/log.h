@@ -66,7 +66,8 @@ class Log {
   // Calls `done` once checkpoint `sequence` is durable (at once if it is already). The call comes
   // from the log writer's thread, or from this one.
   void ForceAsync(Lsn sequence, Done done) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Calls `done` after a device flush that started after this call. Shared by all who wait.
+  // Calls `done` after a device flush that started after this call; those who come while one runs
+  // share the next. It says nothing about checkpoints. `done` may run as a completion.
   void FlushAsync(Done done) ABSL_LOCKS_EXCLUDED(mutex_);
   Status Force(Lsn sequence);
   // Forces everything committed so far.
@@ -138,6 +139,14 @@ class Log {
     Done done;
   };
 
+  // A device flush under way for FlushAsync.
+  struct DataFlush {
+    Log& log;
+    std::vector<Done> waiters;
+    std::vector<Written> written;  // Metadata writebacks that it covers.
+    IoRequest request;
+  };
+
   // What a seal hands to the writer.
   struct SealedBody {
     Lsn sequence = 0;
@@ -166,9 +175,13 @@ class Log {
   uint64_t TailLocked(Lsn* sequence) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int WriteCheckpoint(const SealedBody& body);
   bool RunCycle(bool seal);
-  void FinishCycle(const SealedBody& body, bool sealed, std::vector<Waiter> flush_waiters);
+  void FinishCycle(const SealedBody& body, bool sealed);
   void ReleaseWrittenLocked(const std::vector<Written>& flushed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Flushes for others.
+  void StartDataFlush() ABSL_LOCKS_EXCLUDED(mutex_);
+  static void DataFlushCompleted(IoRequest& request, void* context, int error);
 
   // Metadata writer.
   void MetadataLoop();
@@ -194,6 +207,7 @@ class Log {
   CondVar writer_wake_;
   CondVar metadata_wake_;
   CondVar writeback_done_;
+  CondVar data_flush_ended_;
 
   std::atomic<Lsn> open_sequence_{1};
   std::atomic<Lsn> durable_sequence_{0};
@@ -212,7 +226,9 @@ class Log {
 
   // Requests.
   std::vector<Waiter> force_waiters_ ABSL_GUARDED_BY(mutex_);
-  std::vector<Waiter> flush_waiters_ ABSL_GUARDED_BY(mutex_);
+  // Wait for the data flush after the one that runs.
+  std::vector<Done> flush_waiters_ ABSL_GUARDED_BY(mutex_);
+  bool data_flush_runs_ ABSL_GUARDED_BY(mutex_) = false;
   Lsn force_wanted_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t space_waiters_ ABSL_GUARDED_BY(mutex_) = 0;
   bool seal_wanted_ ABSL_GUARDED_BY(mutex_) = false;

@@ -24,21 +24,18 @@ void Log::WriterLoop() {
   auto ring = IoRing::Create(64);
   if (ring.ok()) (*ring)->Attach();  // Else the device's own ring or pool serves.
   for (;;) {
-    bool seal = false;
     bool flush_first = false;
     {
       MutexLock lock(mutex_);
-      while (!stopping_ &&
-             (!error_.ok() || (flush_waiters_.empty() && !CheckpointDueLocked(NowNs())))) {
+      while (!stopping_ && (!error_.ok() || !CheckpointDueLocked(NowNs()))) {
         writer_wake_.WaitFor(mutex_, std::chrono::milliseconds(250));
       }
       if (stopping_) break;
-      seal = CheckpointDueLocked(NowNs());
       // A header's tail covers only writebacks flushed before: to move the tail now, flush first.
       flush_first = tail_wanted_ && !written_.empty();
     }
     if (flush_first && !RunCycle(/*seal=*/false)) continue;
-    RunCycle(seal);
+    RunCycle(/*seal=*/true);
   }
   if (ring.ok()) IoRing::Detach();
 }
@@ -50,11 +47,9 @@ bool Log::RunCycle(bool seal) {
     body = Seal();
     UnlockGate();
   }
-  std::vector<Waiter> flush_waiters;
   std::vector<Written> flushed;
   {
     MutexLock lock(mutex_);
-    flush_waiters.swap(flush_waiters_);
     flushed.swap(written_);
   }
   int error = 0;
@@ -68,7 +63,6 @@ bool Log::RunCycle(bool seal) {
     const Status status = ErrnoError(
         EIO, absl::StrCat(device_.geometry().name, ": ", what, ": ", std::strerror(error)));
     Fail(status);
-    for (Waiter& waiter : flush_waiters) waiter.done(status);
     return false;
   }
   {
@@ -76,7 +70,7 @@ bool Log::RunCycle(bool seal) {
     ++stats_.flushes;
     ReleaseWrittenLocked(flushed);
   }
-  FinishCycle(body, seal, std::move(flush_waiters));
+  FinishCycle(body, seal);
   return true;
 }
 
@@ -255,8 +249,8 @@ void Log::ReleaseWrittenLocked(const std::vector<Written>& flushed) {
   writeback_done_.SignalAll();
 }
 
-void Log::FinishCycle(const SealedBody& body, bool sealed, std::vector<Waiter> flush_waiters) {
-  std::vector<Waiter> ready = std::move(flush_waiters);
+void Log::FinishCycle(const SealedBody& body, bool sealed) {
+  std::vector<Waiter> ready;
   // First: who waits for the checkpoint may wait for these blocks.
   if (!body.freed.empty()) options_.release_freed(body.freed);
   {
@@ -272,8 +266,9 @@ void Log::FinishCycle(const SealedBody& body, bool sealed, std::vector<Waiter> f
       return true;
     });
     space_changed_.SignalAll();
-    metadata_wake_.Signal();
+    if (WritebackWantedLocked()) metadata_wake_.Signal();
   }
+  const IoRing::DetachedScope detached;  // They may start a flush.
   for (Waiter& waiter : ready) waiter.done(OkStatus());
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "fs/rules.h"
+#include "io/completion_scope.h"
 
 namespace pbfs {
 namespace {
@@ -194,13 +195,21 @@ bool Writeback::TryClaimRoundSlot(Inode& inode) {
 }
 
 void Writeback::ReleaseRoundSlot(Inode& inode, const Status& status) {
-  std::vector<Done> waiters;
+  std::vector<Inode::RoundWaiter> waiters;
   {
     MutexLock lock(inode.writeback_lock);
     inode.round_active = false;
     waiters.swap(inode.round_waiters);
   }
-  for (Done& waiter : waiters) waiter(status);
+  for (Inode::RoundWaiter& waiter : waiters) {
+    if (!waiter.starts_round || !InCompletion()) {
+      waiter.done(status);
+      continue;
+    }
+    MutexLock lock(mutex_);
+    deferred_.push_back([done = std::move(waiter.done), status] { done(status); });
+    extent_wake_.Signal();
+  }
 }
 
 StatusOr<BlockRun> Writeback::ClaimRun(BlockNumber goal, uint32_t wanted) {
@@ -292,11 +301,41 @@ void Writeback::Submit(std::vector<std::unique_ptr<Round>> rounds) {
     ++batches_in_flight_;
   }
   Batch* const raw = batch.release();
-  raw->writes->Start([this, raw](WriteBatch&) {
-    MutexLock lock(mutex_);
-    completed_.emplace_back(raw);
-    extent_wake_.Signal();
-  });
+  raw->writes->Start([this, raw](WriteBatch&) { BatchWritten(std::unique_ptr<Batch>(raw)); });
+}
+
+// A completion, or the end of Start().
+void Writeback::BatchWritten(std::unique_ptr<Batch> batch) {
+  if (EndsWithoutWaiting(*batch)) {
+    for (auto& round : batch->rounds) EndRound(*round);
+    batch.reset();
+    BatchEnded();
+    return;
+  }
+  MutexLock lock(mutex_);
+  completed_.push_back(std::move(batch));
+  extent_wake_.Signal();
+}
+
+bool Writeback::EndsWithoutWaiting(const Batch& batch) {
+  if (batch.writes->any_failed()) return false;
+  for (const auto& round : batch.rounds) {
+    Inode& inode = *round->inode;
+    if (!round->status.ok() || !round->claimed.empty()) return false;
+    if (round->size_after > inode.stored_size.load(std::memory_order_acquire)) return false;
+    MutexLock lock(inode.writeback_lock);
+    if (inode.pending_mtime) return false;
+  }
+  MutexLock lock(mutex_);
+  return throttled_.empty();
+}
+
+void Writeback::BatchEnded() {
+  MutexLock lock(mutex_);
+  // The flusher waits for room.
+  if (batches_in_flight_ >= kBatchesInFlightMax) flusher_wake_.Signal();
+  --batches_in_flight_;
+  idle_.SignalAll();
 }
 
 // New extents and the new size, after their data is on the device.
@@ -368,6 +407,13 @@ void Writeback::FinishRound(Round& round) {
                                 ": writing data: ", std::string(round.status.message())));
     }
   }
+  EndRound(round);
+}
+
+// Its pages, promise and slot.
+void Writeback::EndRound(Round& round) {
+  Inode& inode = *round.inode;
+  const bool failed = !round.status.ok();
   size_t real = 0;
   for (size_t i = 0; i < round.committed; ++i) {
     real += inode.pages.ClearDelalloc(round.claimed[i].file_block, round.claimed[i].length);
@@ -392,32 +438,40 @@ void Writeback::UsePromise(Inode& inode, uint64_t blocks) {
 void Writeback::ExtentLoop() {
   for (;;) {
     std::unique_ptr<Batch> batch;
+    std::deque<std::function<void()>> deferred;
     {
       MutexLock lock(mutex_);
-      while (completed_.empty() && !(stopping_ && batches_in_flight_ == 0))
+      while (completed_.empty() && deferred_.empty() && !(stopping_ && batches_in_flight_ == 0)) {
         extent_wake_.Wait(mutex_);
-      if (completed_.empty()) return;
-      batch = std::move(completed_.front());
-      completed_.pop_front();
-    }
-    const std::vector<WriteBatch::Piece>& pieces = batch->writes->pieces();
-    for (auto& round : batch->rounds) {
-      for (size_t i = 0; round->status.ok() && i < round->pages.size(); ++i) {
-        const WriteBatch::Piece& piece = pieces[round->first_piece + i];
-        if (piece.error == 0) continue;
-        round->status =
-            ErrnoError(piece.error, absl::StrCat(device_.geometry().name, ": block ", piece.block,
-                                                 ": ", std::strerror(piece.error)));
       }
-      FinishRound(*round);
-      DropIfClean(*round->inode);
+      if (completed_.empty() && deferred_.empty()) return;
+      deferred.swap(deferred_);
+      if (!completed_.empty()) {
+        batch = std::move(completed_.front());
+        completed_.pop_front();
+      }
     }
-    batch->rounds.clear();
+    for (const auto& function : deferred) function();
+    if (batch == nullptr) continue;
+    FinishBatch(*batch);
+    batch.reset();
     ReleaseThrottled();
-    MutexLock lock(mutex_);
-    --batches_in_flight_;
-    idle_.SignalAll();
-    flusher_wake_.Signal();
+    BatchEnded();
+  }
+}
+
+void Writeback::FinishBatch(Batch& batch) {
+  const std::vector<WriteBatch::Piece>& pieces = batch.writes->pieces();
+  for (auto& round : batch.rounds) {
+    for (size_t i = 0; round->status.ok() && i < round->pages.size(); ++i) {
+      const WriteBatch::Piece& piece = pieces[round->first_piece + i];
+      if (piece.error == 0) continue;
+      round->status =
+          ErrnoError(piece.error, absl::StrCat(device_.geometry().name, ": block ", piece.block,
+                                               ": ", std::strerror(piece.error)));
+    }
+    FinishRound(*round);
+    DropIfClean(*round->inode);
   }
 }
 
@@ -434,9 +488,10 @@ void Writeback::FlushAsync(const InodeRef& inode, Done done) {
     if (inode->round_active) {
       // It may have begun before some of the data was there, or be limited: look again after it.
       auto again = std::make_shared<InodeRef>(inode.Clone());
-      inode->round_waiters.push_back([this, again, done = std::move(done)](const Status&) {
-        FlushAsync(*again, std::move(done));
-      });
+      const auto retry = [this, again, done = std::move(done)](const Status&) {
+        FlushAsync(*again, done);
+      };
+      inode->round_waiters.push_back({retry, /*starts_round=*/true});
       return;
     }
     inode->round_active = true;
@@ -448,7 +503,7 @@ void Writeback::FlushAsync(const InodeRef& inode, Done done) {
   }
   {
     MutexLock lock(inode->writeback_lock);
-    inode->round_waiters.push_back(std::move(done));
+    inode->round_waiters.push_back({std::move(done)});
   }
   // Without a limit: it takes everything that is dirty now.
   std::vector<std::unique_ptr<Round>> rounds;
@@ -508,7 +563,7 @@ void Writeback::BeginExclusive(const InodeRef& inode) {
     {
       MutexLock lock(inode->writeback_lock);
       if (!inode->round_active) continue;
-      inode->round_waiters.push_back([&ended](const Status&) { ended.Set(); });
+      inode->round_waiters.push_back({[&ended](const Status&) { ended.Set(); }});
     }
     ended.Wait();
   }

@@ -33,7 +33,8 @@ namespace pbfs {
 // the zeroed tail of the old last block, which is in the same round or an earlier one.
 //
 // Threads: whoever starts a round submits its I/O; the extent worker runs the transactions; the
-// flusher starts rounds by age and by the amount of dirty data. Completions never wait.
+// flusher starts rounds by age and by the amount of dirty data. Completions never wait; a round
+// that only overwrote is ended by one.
 class Writeback {
  public:
   struct Options {
@@ -103,7 +104,13 @@ class Writeback {
   Status MapPages(Round& round);
   StatusOr<BlockRun> ClaimRun(BlockNumber goal, uint32_t wanted);
   void Submit(std::vector<std::unique_ptr<Round>> rounds);
+  // True when ending the batch takes nothing that a completion must not do.
+  bool EndsWithoutWaiting(const Batch& batch) ABSL_LOCKS_EXCLUDED(mutex_);
+  void BatchWritten(std::unique_ptr<Batch> batch) ABSL_LOCKS_EXCLUDED(mutex_);
+  void BatchEnded() ABSL_LOCKS_EXCLUDED(mutex_);
+  void FinishBatch(Batch& batch);
   void FinishRound(Round& round);
+  void EndRound(Round& round);
   Status CommitRound(Round& round);
   Status CommitExtents(Round& round, bool grows, const std::optional<Time>& mtime);
   // True when a round of the inode would store something.
@@ -131,6 +138,8 @@ class Writeback {
   std::list<InodeRef> dirty_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::unique_ptr<Batch>> completed_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::function<void()>> throttled_ ABSL_GUARDED_BY(mutex_);
+  // What a completion left to the extent worker.
+  std::deque<std::function<void()>> deferred_ ABSL_GUARDED_BY(mutex_);
   size_t batches_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
   bool kicked_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

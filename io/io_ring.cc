@@ -343,6 +343,14 @@ void IoRing::Detach() {
   t_current_ring = nullptr;
 }
 
+IoRing::DetachedScope::DetachedScope() : ring_(t_current_ring) {
+  if (ring_ != nullptr) Detach();
+}
+
+IoRing::DetachedScope::~DetachedScope() {
+  if (ring_ != nullptr) ring_->Attach();
+}
+
 void IoRing::WatchReadable(int fd, std::function<void()> ready) {
   impl_->CancelPoll(impl_->watch_op);
   impl_->watch_fd = fd;

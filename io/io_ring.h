@@ -42,6 +42,19 @@ class IoRing {
   void Attach();
   static void Detach();
 
+  // Detaches the ring of the calling thread, if any, for as long as it lives: I/O that others' code
+  // starts meanwhile does not depend on this thread to reap it.
+  class DetachedScope {
+   public:
+    DetachedScope();
+    ~DetachedScope();
+    DetachedScope(const DetachedScope&) = delete;
+    DetachedScope& operator=(const DetachedScope&) = delete;
+
+   private:
+    IoRing* const ring_;
+  };
+
   // Calls `ready` from RunOnce whenever `fd` becomes readable (one-shot poll, re-armed by the next
   // RunOnce that waits after `ready` was called). At most one fd; -1 ends it. `ready` must drain
   // the fd. It is called last in RunOnce and is no completion: it may wait, and the ring may be

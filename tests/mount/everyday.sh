@@ -29,10 +29,8 @@ small_tree() {
   echo "$work/small"
 }
 work_in() { "${as[@]}" bash "$work/programs/everyday_work.sh" "$mnt" "$@"; }
-# The programs where also a user may reach them who does not own the build.
-mkdir "$work/programs"
-cp "$bin/pbfs" "$bin/mkfs.pbfs" "$bin/umount.pbfs" "$here/everyday_work.sh" "$work/programs"
-PATH=$work/programs:$PATH
+share_programs
+cp "$here/everyday_work.sh" "$work/programs"
 
 # everyday NAME SOURCE DEVICE: mounts, works, and looks again after a second mount.
 everyday() {
@@ -76,7 +74,7 @@ make_image 4G
 everyday "plain fuse" "$few" "$image"
 
 user=${PBFS_TEST_USER:-nobody}
-if [ -u "$(command -v fusermount3)" ] && [ "$(stat -c %a /dev/fuse)" = 666 ] && has setpriv; then
+if [ -z "$(why_no_user_mounts)" ]; then
   rm "$image"
   mkdir "$work/home" && chown "$user" "$work/home" "$mnt"
   image=$work/home/image
@@ -84,6 +82,6 @@ if [ -u "$(command -v fusermount3)" ] && [ "$(stat -c %a /dev/fuse)" = 666 ] && 
   "${as[@]}" mkfs.pbfs -q -s 4G "$image"
   everyday "plain fuse, as $user" "$few" "$image"
 else
-  say "fusermount3 cannot be used: the ordinary user is left out"
+  say "$(why_no_user_mounts): the ordinary user is left out"
 fi
 finish

@@ -95,6 +95,22 @@ clean() {
   fsck.pbfs -n -f "$1" >"$work/fsck" 2>&1 || { echo "fsck.pbfs: $?"; tail -20 "$work/fsck"; false; }
 }
 check_clean() { check "fsck finds it clean${2:+ ($2)}" clean "$1"; }
+# Why an ordinary user cannot mount here; nothing if he can.
+why_no_user_mounts() {
+  if [ "$(stat -c %a /dev/fuse)" != 666 ]; then
+    echo "/dev/fuse is not open to users"
+  elif [ ! -u "$(command -v fusermount3)" ]; then
+    echo "fusermount3 is not setuid"
+  elif [ ! -e /etc/mtab ]; then
+    echo "there is no /etc/mtab, which fusermount3 needs"
+  fi
+}
+# Puts the programs where users can reach them who may not enter the build directory.
+share_programs() {
+  mkdir "$work/programs"
+  cp "$bin/pbfs" "$bin/mkfs.pbfs" "$bin/umount.pbfs" "$work/programs"
+  PATH=$work/programs:$PATH
+}
 has() { command -v "$1" >/dev/null; }
 finish() {
   echo "$passed passed, $failed failed"

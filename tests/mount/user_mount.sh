@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Mounting as an ordinary user, by fusermount3.
 . "$(dirname "$0")/lib.sh"
-[ "$(stat -c %a /dev/fuse)" = 666 ] || skip "/dev/fuse is not open to users"
-[ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not setuid"
+[ -z "$(why_no_user_mounts)" ] || skip "$(why_no_user_mounts)"
+share_programs
 user=(setpriv --reuid nobody --regid nogroup --clear-groups env HOME="$work")
 make_image || exit 1
 chown nobody "$image" "$mnt"
@@ -18,7 +18,7 @@ pbfs "$image" "$mnt" && chown nobody "$mnt" && umount.pbfs "$mnt"
 check "mounts again" "${user[@]}" pbfs "$image" "$mnt"
 check "writes" "${user[@]}" sh -c "echo mine >$mnt/file"
 refuse "nobody else gets in, not even root" ls "$mnt"
-check "unmounts" "${user[@]}" "$bin/umount.pbfs" "$mnt"
+check "unmounts" "${user[@]}" umount.pbfs "$mnt"
 refuse "gone" mounted
 check "committed" unlocked "$image"
 check "mounts once more" "${user[@]}" pbfs "$image" "$mnt"
@@ -30,5 +30,5 @@ chmod 444 "$image"
 refuse "no writable mount of a read-only image" "${user[@]}" pbfs "$image" "$mnt"
 check "a read-only one" "${user[@]}" pbfs -o ro "$image" "$mnt"
 check "reads that" equal "$("${user[@]}" cat "$mnt/file")" mine
-check "unmounts it" "${user[@]}" "$bin/umount.pbfs" "$mnt"
+check "unmounts it" "${user[@]}" umount.pbfs "$mnt"
 finish

@@ -99,7 +99,8 @@ bool IsMountedAsPbfs(const struct stat& device) {
            return (type == "fuse.pbfs" || type == "fuseblk.pbfs") && source != nullptr &&
                   stat(source, &status) == 0 && status.st_dev == device.st_dev &&
                   status.st_ino == device.st_ino;
-         }).has_value();
+         })
+      .has_value();
 }
 
 std::optional<std::string> FindSwap(const std::string& number) {

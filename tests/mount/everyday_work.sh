@@ -46,6 +46,7 @@ git_repository() (
   cp -a "$(pick "$source" "$small")" repository
   cd repository
   git init -q
+  git config gc.auto 0  # It would run in the background, and remove objects that fsck looks at.
   git config user.name pbfs
   git config user.email pbfs@localhost
   git add -A

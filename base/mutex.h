@@ -9,6 +9,7 @@
 #include <shared_mutex>
 
 #include "absl/base/thread_annotations.h"
+#include "base/blocking.h"
 
 namespace pbfs {
 
@@ -41,6 +42,22 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
   Mutex& mutex_;
 };
 
+// The same for a mutex that somebody holds across I/O: the wait is announced (base/blocking.h).
+class ABSL_SCOPED_LOCKABLE LongMutexLock {
+ public:
+  explicit LongMutexLock(Mutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) {
+    if (mutex_.TryLock()) return;
+    AnnounceBlocking();
+    mutex_.Lock();
+  }
+  ~LongMutexLock() ABSL_UNLOCK_FUNCTION() { mutex_.Unlock(); }
+  LongMutexLock(const LongMutexLock&) = delete;
+  LongMutexLock& operator=(const LongMutexLock&) = delete;
+
+ private:
+  Mutex& mutex_;
+};
+
 class CondVar {
  public:
   void Wait(Mutex& mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
@@ -63,15 +80,25 @@ class CondVar {
   std::condition_variable condition_;
 };
 
+// Held across I/O by some: waiting for it is announced (base/blocking.h), as the I/O may be on the
+// ring that this thread drives. Not for completions.
 class ABSL_LOCKABLE SharedMutex {
  public:
   SharedMutex() = default;
   SharedMutex(const SharedMutex&) = delete;
   SharedMutex& operator=(const SharedMutex&) = delete;
 
-  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mutex_.lock(); }
+  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() {
+    if (mutex_.try_lock()) return;
+    AnnounceBlocking();
+    mutex_.lock();
+  }
   void Unlock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
-  void LockShared() ABSL_SHARED_LOCK_FUNCTION() { mutex_.lock_shared(); }
+  void LockShared() ABSL_SHARED_LOCK_FUNCTION() {
+    if (mutex_.try_lock_shared()) return;
+    AnnounceBlocking();
+    mutex_.lock_shared();
+  }
   void UnlockShared() ABSL_UNLOCK_FUNCTION() { mutex_.unlock_shared(); }
   void AssertHeld() const ABSL_ASSERT_EXCLUSIVE_LOCK() {}
   void AssertReaderHeld() const ABSL_ASSERT_SHARED_LOCK() {}

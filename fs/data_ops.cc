@@ -30,10 +30,10 @@ Status CheckRegular(Inode& inode) {
 // by its last completion.
 struct FileSystemImpl::ReadOperation {
   FileSystemImpl& filesystem;
+  ReadDone done;  // Goes last: what it holds keeps the filesystem in place.
   InodeRef inode;
   uint64_t offset_bytes;
   size_t length_bytes;
-  ReadDone done;
 
   std::vector<PageBuf*> pages;  // One per page of the range; each pinned.
   std::vector<std::unique_ptr<IoRequest>> requests;
@@ -104,7 +104,7 @@ void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_
     (*inode)->range.Lock(offset_bytes, size, RangeLock::Mode::kShared);
   }
   auto* operation = new ReadOperation{
-      *this, std::move(*inode), offset_bytes, length_bytes, std::move(done), {}, {}};
+      *this, std::move(done), std::move(*inode), offset_bytes, length_bytes, {}, {}};
   status = PrepareRead(*operation);
   if (!status.ok()) {
     operation->Finish(status);
@@ -378,7 +378,7 @@ void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
   }
   auto inode = std::make_shared<InodeRef>(std::move(*found));  // Shared with the continuation.
   writeback_->FlushAsync(
-      *inode, [this, inode, datasync, done = std::move(done)](const Status& status) {
+      *inode, [this, done = std::move(done), inode, datasync](const Status& status) {
         if (!status.ok()) {
           done(status);
           return;

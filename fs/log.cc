@@ -158,6 +158,9 @@ StatusOr<std::unique_ptr<Transaction>> Log::Begin(uint32_t blocks) {
     ++stats_.space_waits;
     ++space_waiters_;
     seal_wanted_ = !open_items_.empty() || !open_cancels_.empty();
+    // Space that only a header with a newer tail frees.
+    Lsn tail_sequence = 0;
+    if (TailLocked(&tail_sequence) > sealed_tail_) tail_wanted_ = true;
     writer_wake_.Signal();
     metadata_wake_.Signal();
     space_changed_.WaitFor(mutex_, std::chrono::milliseconds(100));

@@ -172,6 +172,7 @@ class Log {
   bool CheckpointDueLocked(int64_t now_ns) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   SealedBody Seal() ABSL_LOCKS_EXCLUDED(mutex_);
   void SealItemsLocked(SealedBody& body) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void GrowCheckpointBuffer(size_t bytes);
   uint64_t TailLocked(Lsn* sequence) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int WriteCheckpoint(const SealedBody& body);
   bool RunCycle(bool seal);
@@ -223,6 +224,7 @@ class Log {
   std::deque<Sealed> sealed_ ABSL_GUARDED_BY(mutex_);
   uint64_t head_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t durable_tail_ ABSL_GUARDED_BY(mutex_) = 0;  // Tail in the last durable checkpoint.
+  uint64_t sealed_tail_ ABSL_GUARDED_BY(mutex_) = 0;   // Tail in the last sealed one.
 
   // Requests.
   std::vector<Waiter> force_waiters_ ABSL_GUARDED_BY(mutex_);
@@ -245,7 +247,6 @@ class Log {
   // Log writer only (after Start).
   std::unique_ptr<AlignedBuffer> checkpoint_buffer_;
   uint32_t previous_crc_ = 0;
-  uint64_t sealed_tail_ = 0;  // Tail in the header of the checkpoint being written.
   uint64_t epoch_ = 0;
   uint64_t anchor_generation_ = 0;
 

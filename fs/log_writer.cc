@@ -170,9 +170,7 @@ void Log::SealItemsLocked(SealedBody& body) {
   const uint64_t data_blocks = (data_bytes + kBlockBytes - 1) / kBlockBytes;
   body.total_blocks = static_cast<uint32_t>(1 + descriptor_blocks + data_blocks);
   const size_t bytes = size_t{body.total_blocks} * kBlockBytes;
-  if (checkpoint_buffer_ == nullptr || checkpoint_buffer_->size_bytes() < bytes) {
-    checkpoint_buffer_ = std::make_unique<AlignedBuffer>(std::max<size_t>(bytes * 2, 1 << 18));
-  }
+  GrowCheckpointBuffer(bytes);
   std::byte* const start = checkpoint_buffer_->data();
   std::memset(start, 0, kBlockBytes * (1 + descriptor_blocks));
   auto* records = reinterpret_cast<LogRecord*>(start + kBlockBytes);
@@ -196,6 +194,13 @@ void Log::SealItemsLocked(SealedBody& body) {
   header->record_count = static_cast<uint32_t>(plans.size());
   header->descriptor_blocks = static_cast<uint32_t>(descriptor_blocks);
   header->data_bytes = data_bytes;
+}
+
+void Log::GrowCheckpointBuffer(size_t bytes) {
+  if (checkpoint_buffer_ != nullptr && checkpoint_buffer_->size_bytes() >= bytes) return;
+  constexpr size_t kBytesMin = 1 << 18;
+  const size_t spare = bytes / 4 / kBlockBytes * kBlockBytes;
+  checkpoint_buffer_ = std::make_unique<AlignedBuffer>(std::max(bytes + spare, kBytesMin));
 }
 
 uint64_t Log::ImageStartLocked(Lsn sequence) const {

@@ -122,7 +122,7 @@ FileSystemImpl::FileSystemImpl(BlockDevice& device, const MountOptions& options,
       hash_(superblock_),
       space_(reader_),
       inode_allocator_(reader_, space_),
-      inodes_(reader_, pages_, std::clamp<size_t>(options.cache_bytes >> 14, 1024, 16384)) {}
+      inodes_(reader_, pages_, std::clamp<size_t>(options.cache_bytes >> 15, 1024, 16384)) {}
 
 FileSystemImpl::~FileSystemImpl() {
   if (orphans_) orphans_->Stop();
@@ -218,18 +218,14 @@ void FileSystemImpl::SyncAll(Done done) {
     done(OkStatus());
     return;
   }
-  writeback_->FlushAllAsync([this, done = std::move(done)](const Status& status) {
-    if (!status.ok()) {
-      done(status);
-      return;
-    }
+  // One file that cannot be written leaves the others their due: the error comes at the end.
+  writeback_->FlushAllAsync([this, done = std::move(done)](const Status& written) {
     // In-place overwrites need a flush even when no checkpoint is due.
-    log_->FlushAsync([this, done](const Status& flushed) {
-      if (!flushed.ok()) {
-        done(flushed);
-        return;
-      }
-      log_->ForceAsync(log_->open_sequence(), done);
+    log_->FlushAsync([this, written, done](const Status& flushed) {
+      if (!flushed.ok()) return done(flushed);
+      log_->ForceAsync(log_->open_sequence(), [written, done](const Status& forced) {
+        done(written.ok() ? forced : written);
+      });
     });
   });
 }

@@ -48,7 +48,7 @@ Status SpaceManager::Load() {
     table[ag] = {entry.free_blocks, (entry.flags & kAgInitialized) != 0};
     free_blocks += entry.free_blocks;
   }
-  MutexLock lock(mutex_);
+  LongMutexLock lock(mutex_);
   table_ = std::move(table);
   // Enough for the trees that grow while a full filesystem is emptied.
   reserve_pool_ = std::clamp<uint64_t>(superblock_.total_blocks / 64, 128, 4096);
@@ -199,7 +199,7 @@ StatusOr<BlockRun> SpaceManager::ClaimLocked(BlockNumber goal, uint32_t wanted, 
 }
 
 StatusOr<BlockRun> SpaceManager::Claim(BlockNumber goal, uint32_t wanted) {
-  MutexLock lock(mutex_);
+  LongMutexLock lock(mutex_);
   auto run = ClaimLocked(goal, wanted, /*metadata=*/false);
   if (run.ok() && !RuleHolds(Rule::kClaims)) UnclaimLocked(*run);
   return run;
@@ -214,12 +214,12 @@ void SpaceManager::UnclaimLocked(const BlockRun& run) {
 }
 
 void SpaceManager::Unclaim(const BlockRun& run) {
-  MutexLock lock(mutex_);
+  LongMutexLock lock(mutex_);
   UnclaimLocked(run);
 }
 
 void SpaceManager::ReleaseFreed(const std::vector<Transaction::Freed>& freed) {
-  MutexLock lock(mutex_);
+  LongMutexLock lock(mutex_);
   for (const Transaction::Freed& run : freed) {
     busy_blocks_.fetch_sub(run.length, std::memory_order_relaxed);
     UnclaimLocked({run.block, run.length});
@@ -290,7 +290,7 @@ StatusOr<BlockRun> SpaceManager::Allocate(Transaction& transaction, BlockNumber 
                                           uint32_t wanted) {
   BlockRun run;
   {
-    MutexLock lock(mutex_);
+    LongMutexLock lock(mutex_);
     PBFS_ASSIGN_OR_RETURN(run, ClaimLocked(goal, wanted, /*metadata=*/true));
   }
   transaction.OnAbort([this, run] { Unclaim(run); });
@@ -307,7 +307,7 @@ Status SpaceManager::Free(Transaction& transaction, const BlockRun& run) {
   }
   {
     // A group with busy blocks is always loaded: its bitmap alone would show them as free.
-    MutexLock lock(mutex_);
+    LongMutexLock lock(mutex_);
     PBFS_RETURN_IF_ERROR(LoadGroupLocked(AgOf(run.block)));
   }
   PBFS_RETURN_IF_ERROR(ChangeBits(transaction, run, false));

@@ -332,9 +332,13 @@ bool Writeback::EndsWithoutWaiting(const Batch& batch) {
 
 void Writeback::BatchEnded() {
   MutexLock lock(mutex_);
-  // The flusher waits for room.
-  if (batches_in_flight_ >= kBatchesInFlightMax) flusher_wake_.Signal();
+  // The flusher waits for room, or passed over an inode with more to write.
+  const bool much = pages_.dirty_pages.load(std::memory_order_relaxed) >
+                    static_cast<int64_t>(options_.dirty_background_pages);
+  if (much || !throttled_.empty()) kicked_ = true;
+  if (kicked_ || batches_in_flight_ >= kBatchesInFlightMax) flusher_wake_.Signal();
   --batches_in_flight_;
+  if (stopping_) extent_wake_.Signal();
   idle_.SignalAll();
 }
 

@@ -104,7 +104,7 @@ void HandleWrite(fuse_req_t request, fuse_ino_t nodeid, fuse_bufvec*, off_t offs
       std::make_shared<WriteJob>(session.fs().page_cache(), std::exchange(t_request->frames, {}));
   session.fs().Write(session.InodeOf(nodeid), static_cast<uint64_t>(offset), PayloadOf(*job, size),
                      WriteFlagsOf(body),
-                     [request, size, job, token = session.NewToken()](const Status& status) {
+                     [token = session.NewToken(), request, size, job](const Status& status) {
                        job->answered.store(true, std::memory_order_release);
                        if (!status.ok()) return ReplyStatus(request, status);
                        fuse_reply_write(request, size);

@@ -26,16 +26,20 @@ exec 3>&1
 say() { echo "      $*" >&3; }
 skip() { echo "$*"; exit 77; }
 
+# Last mounted first.
+mounts_here() {
+  tac /proc/self/mountinfo | awk -v w="$work/" 'index($5, w) == 1 {print $5}'
+}
 # Takes away what the script made, even if it was interrupted.
 cleanup() {
   local line
   cd /
   for line in $(jobs -p); do kill "$line" 2>/dev/null; done
-  # Last mounted, first unmounted.
-  tac /proc/self/mountinfo | awk -v w="$work/" 'index($5, w) == 1 {print $5}' |
-    while read -r line; do force_unmount "$line"; done
+  # The recorder's disk stays mounted until its loop device is gone: that one is found by its path.
+  mounts_here | grep -v "^$work/recorder$" | while read -r line; do force_unmount "$line"; done
   losetup -n -O NAME,BACK-FILE 2>/dev/null | awk -v w="$work/" 'index($2, w) == 1 {print $1}' |
     while read -r line; do losetup -d "$line"; done
+  mounts_here | while read -r line; do force_unmount "$line"; done
   # A server that does not end by itself hangs; it was started with a path in this folder.
   waits 20 no_server "$work/" || kill -9 $(pgrep -f "$server_pattern.*$work/")
   rm -rf "$work"

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -21,6 +22,32 @@ namespace pbfs {
 namespace {
 
 constexpr uint64_t kScanBlocks = 256;
+
+// Calls `visit` for each block of the ring that is a valid checkpoint header of this filesystem,
+// with its position.
+Status VisitHeaders(BlockDevice& device, const Superblock& superblock,
+                    const std::function<void(const CheckpointHeader&, uint64_t)>& visit) {
+  AlignedBuffer buffer(kScanBlocks * kBlockBytes);
+  const BlockNumber ring_start = superblock.log_start + kLogAnchorBlocks;
+  const uint64_t ring_blocks = superblock.log_blocks - kLogAnchorBlocks;
+  for (uint64_t position = 0; position < ring_blocks; position += kScanBlocks) {
+    const uint64_t count = std::min(kScanBlocks, ring_blocks - position);
+    const int error =
+        ReadSync(device, (ring_start + position) * kBlockBytes, buffer.data(), count * kBlockBytes);
+    if (error != 0) {
+      return ErrnoError(EIO, absl::StrCat(device.geometry().name, ": block ", ring_start + position,
+                                          ": reading the log: ", std::strerror(error)));
+    }
+    for (uint64_t i = 0; i < count; ++i) {
+      const std::byte* block = buffer.data() + i * kBlockBytes;
+      const auto* header = reinterpret_cast<const CheckpointHeader*>(block);
+      if (header->header.magic != kMagicCheckpoint) continue;
+      if (!VerifyCheckpointHeader(block, ring_start + position + i, superblock).ok()) continue;
+      visit(*header, position + i);
+    }
+  }
+  return OkStatus();
+}
 
 // One pass over the ring, then the chain of checkpoints from tail to newest, then their replay.
 class Replay {
@@ -74,25 +101,12 @@ class Replay {
 };
 
 Status Replay::FindHeaders() {
-  AlignedBuffer buffer(kScanBlocks * kBlockBytes);
-  for (uint64_t position = 0; position < ring_blocks_; position += kScanBlocks) {
-    const uint64_t count = std::min(kScanBlocks, ring_blocks_ - position);
-    const int error =
-        ReadSync(device_, RingBlock(position) * kBlockBytes, buffer.data(), count * kBlockBytes);
-    if (error != 0) {
-      return ErrnoError(EIO, absl::StrCat(device_.geometry().name, ": block ", RingBlock(position),
-                                          ": reading the log: ", std::strerror(error)));
-    }
-    for (uint64_t i = 0; i < count; ++i) {
-      const std::byte* block = buffer.data() + i * kBlockBytes;
-      const auto* header = reinterpret_cast<const CheckpointHeader*>(block);
-      if (header->header.magic != kMagicCheckpoint || header->epoch != anchor_.epoch) continue;
-      if (!VerifyCheckpointHeader(block, RingBlock(position + i), superblock_).ok()) continue;
-      positions_[header->sequence] = position + i;
-      durable_claimed_ = std::max(durable_claimed_, header->durable_sequence);
-    }
-  }
-  return OkStatus();
+  return VisitHeaders(device_, superblock_,
+                      [this](const CheckpointHeader& header, uint64_t position) {
+                        if (header.epoch != anchor_.epoch) return;
+                        positions_[header.sequence] = position;
+                        durable_claimed_ = std::max(durable_claimed_, header.durable_sequence);
+                      });
 }
 
 StatusOr<std::optional<Replay::Body>> Replay::ReadBody(uint64_t sequence, uint64_t position) {
@@ -311,6 +325,20 @@ StatusOr<RecoveryResult> Replay::Run() {
   return result;
 }
 
+// A clean anchor beside a bad one: either the power went while the bad one was written, then the
+// log is as the clean one says; or the bad one was durable once, and checkpoints followed it.
+Status CheckNothingFollows(BlockDevice& device, const Superblock& superblock,
+                           const LogAnchor& clean, const Status& problem) {
+  bool follows = false;
+  PBFS_RETURN_IF_ERROR(
+      VisitHeaders(device, superblock, [&](const CheckpointHeader& header, uint64_t) {
+        follows |= header.sequence >= clean.first_sequence;
+      }));
+  if (!follows) return OkStatus();
+  return CorruptionError(absl::StrCat(std::string(problem.message()),
+                                      ": this log anchor is needed: checkpoints follow the other"));
+}
+
 }  // namespace
 
 StatusOr<LogAnchor> ReadLogAnchor(BlockDevice& device, const Superblock& superblock) {
@@ -333,6 +361,9 @@ StatusOr<LogAnchor> ReadLogAnchor(BlockDevice& device, const Superblock& superbl
     if (!best || anchor->generation > best->generation) best = *anchor;
   }
   if (!best) return problem;
+  if (!problem.ok() && best->clean != 0) {
+    PBFS_RETURN_IF_ERROR(CheckNothingFollows(device, superblock, *best, problem));
+  }
   return *best;
 }
 

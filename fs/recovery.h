@@ -9,7 +9,8 @@
 
 namespace pbfs {
 
-// The valid anchor with the larger generation.
+// The valid anchor with the larger generation. Corruption when there is none, or when it is clean,
+// the other one is bad, and the ring shows that the other one was the newer.
 StatusOr<LogAnchor> ReadLogAnchor(BlockDevice& device, const Superblock& superblock);
 
 struct RecoveryResult {

@@ -55,7 +55,13 @@ struct FileSystemImpl::ReadOperation {
 
   // Answers and deletes the operation.
   void Finish(Status status) {
-    std::unique_ptr<ReadOperation> self(this);
+    std::atomic<uint64_t>& in_flight = filesystem.reads_in_flight_;
+    Answer(std::move(status));
+    delete this;
+    in_flight.fetch_sub(1, std::memory_order_release);
+  }
+
+  void Answer(Status status) {
     PageHold hold(filesystem.pages_);
     LogicalBuffer data;
     uint64_t skip = offset_bytes % kPageBytes;
@@ -86,23 +92,26 @@ void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_
     done(status, {}, {});
     return;
   }
-  const uint64_t end = offset_bytes + length_bytes;
+  uint64_t end = offset_bytes + length_bytes;
   if (length_bytes == 0 || end < offset_bytes) {
     done(length_bytes == 0 ? OkStatus() : ErrnoError(EINVAL, "offset out of range"), {}, {});
     return;
   }
-  // The size is stable for a range that is locked; a read behind it locks for nothing, briefly.
-  (*inode)->range.Lock(offset_bytes, end, RangeLock::Mode::kShared);
-  const uint64_t size = (*inode)->size.load(std::memory_order_acquire);
-  if (offset_bytes >= size || end > size) {
+  // Until the locked range lies within the file: then it stays so. A read behind the end locks for
+  // nothing, briefly.
+  for (;;) {
+    (*inode)->range.Lock(offset_bytes, end, RangeLock::Mode::kShared);
+    const uint64_t size = (*inode)->size.load(std::memory_order_acquire);
+    if (end <= size) break;
     (*inode)->range.Unlock(offset_bytes, end, RangeLock::Mode::kShared);
     if (offset_bytes >= size) {
       done(OkStatus(), {}, {});
       return;
     }
-    length_bytes = size - offset_bytes;
-    (*inode)->range.Lock(offset_bytes, size, RangeLock::Mode::kShared);
+    end = size;
   }
+  length_bytes = end - offset_bytes;
+  reads_in_flight_.fetch_add(1, std::memory_order_relaxed);
   auto* operation = new ReadOperation{
       *this, std::move(done), std::move(*inode), offset_bytes, length_bytes, {}, {}};
   status = PrepareRead(*operation);

@@ -133,6 +133,8 @@ class FileSystemImpl final : public FileSystem {
   std::unique_ptr<Orphans> orphans_;
   // 4 KiB of zeroes that holes read.
   PageBuf* zero_page_ = nullptr;
+  // Reads that still touch this object.
+  std::atomic<uint64_t> reads_in_flight_{0};
 };
 
 }  // namespace pbfs

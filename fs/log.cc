@@ -225,6 +225,7 @@ void Log::DataFlushCompleted(IoRequest&, void* context, int error) {
     log.Fail(status);
   }
   for (Done& done : flush->waiters) done(status);
+  flush->waiters.clear();  // What they hold (inodes) goes before the filesystem may.
   bool more = false;
   {
     MutexLock lock(log.mutex_);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finding a filesystem on a device, bringing it up and taking it down.
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "fs/aligned_buffer.h"
@@ -125,6 +127,10 @@ FileSystemImpl::FileSystemImpl(BlockDevice& device, const MountOptions& options,
       inodes_(reader_, pages_, std::clamp<size_t>(options.cache_bytes >> 15, 1024, 16384)) {}
 
 FileSystemImpl::~FileSystemImpl() {
+  // Those that were answered a moment ago, on another thread.
+  while (reads_in_flight_.load(std::memory_order_acquire) != 0) {
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
   if (orphans_) orphans_->Stop();
   if (writeback_) writeback_->Stop();
   orphans_.reset();

@@ -92,8 +92,16 @@ class Cuts:
                                   self.arguments.run, client, operations)]
         except OSError as error:
             errors.append(f'reading: {error}')
-        subprocess.run(['umount.pbfs', self.arguments.mount], check=True)
+        self.unmount()
         return errors + self.check_consistency('after replay')
+
+    def unmount(self):
+        """Tries again for a while: others look at all mounts (df does), which are busy then."""
+        for _ in range(50):
+            if subprocess.run(['umount.pbfs', self.arguments.mount], check=False).returncode == 0:
+                return
+            time.sleep(0.1)
+        sys.exit('cannot unmount')
 
     def check_consistency(self, when):
         if self.fsck is None:

@@ -23,8 +23,7 @@ Status CheckRegular(Inode& inode) {
 
 }  // namespace
 
-// ---- Read
-// -----------------------------------------------------------------------------------------
+// ---- Read ---------------------------------------------------------------------------------------
 
 // A read in progress: pages from the cache, zeroes for holes, frames that the device fills. Freed
 // by its last completion.
@@ -185,8 +184,7 @@ Status FileSystemImpl::PrepareRead(ReadOperation& operation) {
   return OkStatus();
 }
 
-// ---- Write
-// ----------------------------------------------------------------------------------------
+// ---- Write --------------------------------------------------------------------------------------
 
 void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePayload& payload,
                            const WriteFlags& flags, Done done) {
@@ -372,8 +370,7 @@ void FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t offset_bytes,
   }
 }
 
-// ---- Fsync, seek
-// ----------------------------------------------------------------------------------
+// ---- Fsync, seek --------------------------------------------------------------------------------
 
 void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
   if (log_ == nullptr) {

@@ -80,8 +80,7 @@ Status Directory::Damaged(const char* what) const {
       absl::StrCat("block ", InodeBlock(inode_.ino), ": inode ", inode_.ino, ": directory ", what));
 }
 
-// ---- Reading
-// --------------------------------------------------------------------------------------
+// ---- Reading ------------------------------------------------------------------------------------
 
 Status Directory::ScanInline(uint64_t first_key, const Visitor& visit) const {
   const std::span<const uint8_t> content = ForkBytes(inode_, Fork::kData);
@@ -142,8 +141,7 @@ StatusOr<std::optional<Directory::Found>> Directory::Find(std::string_view name)
   return Found{slot.key, slot.ino, slot.type};
 }
 
-// ---- Changing
-// -------------------------------------------------------------------------------------
+// ---- Changing -----------------------------------------------------------------------------------
 
 Status Directory::Insert(Transaction& transaction, std::string_view name, InodeNumber ino,
                          uint8_t type) {
@@ -243,8 +241,7 @@ Status Directory::EraseInTree(Transaction& transaction, uint64_t key) {
   return TryMoveInline(transaction);
 }
 
-// ---- Moving between inline and tree
-// ---------------------------------------------------------------
+// ---- Moving between inline and tree -------------------------------------------------------------
 
 Status Directory::MoveToTree(Transaction& transaction) {
   PBFS_CHECK(!in_tree());

@@ -27,8 +27,7 @@ struct Uuid {
   friend bool operator==(const Uuid&, const Uuid&) = default;
 };
 
-// ---- Block header
-// ---------------------------------------------------------------------------------
+// ---- Block header -------------------------------------------------------------------------------
 
 // First bytes of the magic as they appear in a hex dump.
 constexpr uint32_t Magic(const char (&text)[5]) {
@@ -66,8 +65,7 @@ inline constexpr uint64_t kOwnerOrphans = 3;
 // Inode numbers stay below this (block numbers are at most 2^51).
 inline constexpr uint64_t kOwnerAgBase = uint64_t{1} << 62;
 
-// ---- Geometry
-// -------------------------------------------------------------------------------------
+// ---- Geometry -----------------------------------------------------------------------------------
 
 inline constexpr uint32_t kBitsPerBitmapBlock = (kBlockBytes - sizeof(BlockHeader)) * 8;
 static_assert(kBitsPerBitmapBlock == 32256);
@@ -104,8 +102,7 @@ constexpr bool AgHasSuperblockCopy(uint32_t ag) {
 static_assert(!AgHasSuperblockCopy(0) && AgHasSuperblockCopy(1) && !AgHasSuperblockCopy(2) &&
               AgHasSuperblockCopy(3) && AgHasSuperblockCopy(9));
 
-// ---- Superblock
-// -----------------------------------------------------------------------------------
+// ---- Superblock ---------------------------------------------------------------------------------
 
 // Unknown compat bits are ignored; unknown ro_compat bits allow a read-only mount of a clean log;
 // unknown incompat bits refuse. On disk: never renumber.
@@ -151,8 +148,7 @@ static_assert(offsetof(Superblock, uuid) == 104 && offsetof(Superblock, label) =
               offsetof(Superblock, ag_blocks) == 200 && offsetof(Superblock, log_start) == 224 &&
               offsetof(Superblock, hash_seed) == 248);
 
-// ---- Trees
-// ----------------------------------------------------------------------------------------
+// ---- Trees --------------------------------------------------------------------------------------
 
 // Root of a B+tree, kept wherever the tree's owner lives. block 0: the tree is empty.
 struct TreeRoot {
@@ -198,8 +194,7 @@ inline constexpr uint32_t kTreeLeafSpace = kBlockBytes - sizeof(TreeNodeHeader);
 inline constexpr uint32_t kTreeValueBytesMax = 960;
 static_assert(4 * (kTreeValueBytesMax + sizeof(TreeSlot)) <= kTreeLeafSpace);
 
-// ---- Allocation groups
-// ----------------------------------------------------------------------------
+// ---- Allocation groups --------------------------------------------------------------------------
 
 inline constexpr uint32_t kAgInitialized = 1;  // Bitmap blocks are valid; else all is free but the
                                                // group's own head.
@@ -241,8 +236,7 @@ enum class OrphanKind : uint8_t {
   kTruncate = 2,  // Blocks past the size are being freed.
 };
 
-// ---- Inodes
-// ---------------------------------------------------------------------------------------
+// ---- Inodes -------------------------------------------------------------------------------------
 
 inline constexpr uint32_t kInodesPerBlock = 7;
 inline constexpr uint32_t kInodeBytes = (kBlockBytes - sizeof(BlockHeader)) / kInodesPerBlock;
@@ -308,8 +302,7 @@ struct InodeChunk {
 };
 static_assert(sizeof(InodeChunk) == 16);
 
-// ---- Extents
-// --------------------------------------------------------------------------------------
+// ---- Extents ------------------------------------------------------------------------------------
 
 inline constexpr uint16_t kExtentUnwritten = 1;  // Allocated, reads as zeroes.
 
@@ -332,8 +325,7 @@ static_assert(sizeof(InlineExtent) == 24);
 
 inline constexpr uint64_t kFileBytesMax = (uint64_t{1} << 63) - 1;  // 8 EiB - 1.
 
-// ---- Directories and extended attributes
-// ----------------------------------------------------------
+// ---- Directories and extended attributes --------------------------------------------------------
 
 // Directories map names to records by a 63-bit key: SipHash of the name (seeded per filesystem),
 // cut to 56 bits, shifted left by 7, plus a number 0..127 that tells names of one hash apart. A
@@ -381,8 +373,7 @@ inline constexpr uint32_t kXattrPiecesMax =
     kTreeValueBytesMax;
 static_assert(kXattrPiecesMax == 69 && kXattrPiecesMax <= 1u << kXattrPieceBits);
 
-// ---- Log
-// ------------------------------------------------------------------------------------------
+// ---- Log ----------------------------------------------------------------------------------------
 
 // log_start, log_start + 1: two anchors, written in turn. The rest is a ring of blocks that holds
 // checkpoints. Positions in the ring count from 0 (block log_start + 2).

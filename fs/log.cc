@@ -112,8 +112,7 @@ BlockNumber Log::RingBlock(uint64_t position) const {
   return superblock_.log_start + kLogAnchorBlocks + position % ring_blocks_;
 }
 
-// ---- Transactions
-// ---------------------------------------------------------------------------------
+// ---- Transactions -------------------------------------------------------------------------------
 
 void Log::LockGate() {
   for (int i = 0; i < 64; ++i) {
@@ -295,8 +294,7 @@ Log::Stats Log::stats() const {
   return stats;
 }
 
-// ---- Metadata writeback
-// ---------------------------------------------------------------------------
+// ---- Metadata writeback -------------------------------------------------------------------------
 
 bool Log::WritebackWantedLocked() const {
   if (items_.empty() || !error_.ok()) return false;

@@ -238,8 +238,7 @@ Status FileSystemImpl::Rmdir(InodeNumber dir, std::string_view name) {
   return RemoveName(dir, name, /*directory=*/true);
 }
 
-// ---- Rename
-// ---------------------------------------------------------------------------------------
+// ---- Rename -------------------------------------------------------------------------------------
 
 // A directory may not move below itself. Gate held, so the tree stands still.
 Status FileSystemImpl::CheckNotBelow(InodeNumber moved, InodeNumber new_dir) {
@@ -366,8 +365,7 @@ Status FileSystemImpl::Rename(InodeNumber dir, std::string_view name, InodeNumbe
   return OkStatus();
 }
 
-// ---- Reading
-// --------------------------------------------------------------------------------------
+// ---- Reading ------------------------------------------------------------------------------------
 
 StatusOr<std::string> FileSystemImpl::ReadLink(InodeNumber ino) {
   InodeRef inode;

@@ -56,8 +56,7 @@ Status SpaceManager::Load() {
   return OkStatus();
 }
 
-// ---- Promises
-// -------------------------------------------------------------------------------------
+// ---- Promises -----------------------------------------------------------------------------------
 
 bool SpaceManager::Reserve(uint64_t blocks, bool privileged) {
   const int64_t floor = privileged ? 0 : static_cast<int64_t>(reserve_pool_);
@@ -77,8 +76,7 @@ uint64_t SpaceManager::available_blocks() const {
   return static_cast<uint64_t>(std::max<int64_t>(0, available_.load(std::memory_order_relaxed)));
 }
 
-// ---- The group table
-// ------------------------------------------------------------------------------
+// ---- The group table ----------------------------------------------------------------------------
 
 StatusOr<AgEntry> SpaceManager::Entry(uint32_t ag) {
   BlockRef table;
@@ -94,8 +92,7 @@ StatusOr<AgEntry*> SpaceManager::ModifyEntry(Transaction& transaction, uint32_t 
   return &transaction.ModifyAs<AgTableBlock>(keep)->entries[ag % kAgEntriesPerBlock];
 }
 
-// ---- In memory
-// ------------------------------------------------------------------------------------
+// ---- In memory ----------------------------------------------------------------------------------
 
 void SpaceManager::SetBits(uint64_t* words, uint32_t start, uint32_t length, bool value) {
   while (length > 0) {
@@ -226,8 +223,7 @@ void SpaceManager::ReleaseFreed(const std::vector<Transaction::Freed>& freed) {
   }
 }
 
-// ---- On disk
-// --------------------------------------------------------------------------------------
+// ---- On disk ------------------------------------------------------------------------------------
 
 Status SpaceManager::InitializeOnDisk(Transaction& transaction, uint32_t ag) {
   BlockRef keep;

@@ -27,8 +27,7 @@ Tree::Record RecordAt(const std::byte* leaf, uint32_t index) {
 
 }  // namespace
 
-// ---- MetaReader
-// -----------------------------------------------------------------------------------
+// ---- MetaReader ---------------------------------------------------------------------------------
 
 StatusOr<BlockRef> MetaReader::Read(BlockNumber block, uint32_t magic, uint64_t owner) const {
   if (block >= superblock.total_blocks) {
@@ -55,8 +54,7 @@ void MetaReader::Readahead(BlockNumber first, uint32_t count) const {
                   &superblock);
 }
 
-// ---- Walking
-// --------------------------------------------------------------------------------------
+// ---- Walking ------------------------------------------------------------------------------------
 
 StatusOr<Tree::Step> Tree::ReadNode(BlockNumber block, uint8_t level, uint64_t low,
                                     uint64_t high) const {
@@ -164,8 +162,7 @@ void Tree::ReadaheadLeaves(const Step& parent) const {
   }
 }
 
-// ---- Reading
-// --------------------------------------------------------------------------------------
+// ---- Reading ------------------------------------------------------------------------------------
 
 StatusOr<std::optional<Tree::Record>> Tree::Find(uint64_t key) const {
   if (empty()) return std::nullopt;

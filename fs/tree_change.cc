@@ -19,8 +19,7 @@ BlockNumber HintForOwner(uint64_t owner) {
 
 }  // namespace
 
-// ---- Nodes
-// ----------------------------------------------------------------------------------------
+// ---- Nodes --------------------------------------------------------------------------------------
 
 std::byte* Tree::Change(Transaction& transaction, const BlockRef& node) {
   if (count_touched_) touched_.insert(node.block());
@@ -50,8 +49,7 @@ void Tree::FreeNode(Transaction& transaction, BlockNumber block) {
   --node_delta_;
 }
 
-// ---- Growing
-// --------------------------------------------------------------------------------------
+// ---- Growing ------------------------------------------------------------------------------------
 
 Status Tree::Insert(Transaction& transaction, uint64_t key, std::span<const uint8_t> value) {
   PBFS_CHECK(value.size() <= kTreeValueBytesMax);
@@ -158,8 +156,7 @@ Status Tree::GrowRoot(Transaction& transaction, const Path& path, TreeChild chil
   return OkStatus();
 }
 
-// ---- Shrinking
-// ------------------------------------------------------------------------------------
+// ---- Shrinking ----------------------------------------------------------------------------------
 
 StatusOr<bool> Tree::Erase(Transaction& transaction, uint64_t key) {
   if (empty()) return false;

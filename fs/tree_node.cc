@@ -146,8 +146,7 @@ Status VerifyTreeNode(const std::byte* data, BlockNumber block) {
   return header.level == 0 ? VerifyLeaf(data, block) : VerifyInner(data, block);
 }
 
-// ---- Any node
-// -------------------------------------------------------------------------------------
+// ---- Any node -----------------------------------------------------------------------------------
 
 uint64_t NodeKey(const std::byte* data, uint32_t index) {
   PBFS_DCHECK(index < NodeCount(data));
@@ -171,8 +170,7 @@ bool NodesFitOne(const std::byte* a, const std::byte* b) {
                    : NodeCount(a) + NodeCount(b) <= kTreeChildrenMax;
 }
 
-// ---- Inner nodes
-// ----------------------------------------------------------------------------------
+// ---- Inner nodes --------------------------------------------------------------------------------
 
 uint32_t ChildIndexFor(const std::byte* data, uint64_t key) {
   const TreeChild* const children = NodeChildren(data);
@@ -224,8 +222,7 @@ void PrependChildren(std::byte* data, const std::byte* from) {
   header.count = static_cast<uint16_t>(header.count + NodeCount(from));
 }
 
-// ---- Leaves
-// ---------------------------------------------------------------------------------------
+// ---- Leaves -------------------------------------------------------------------------------------
 
 uint32_t LeafLowerBound(const std::byte* data, uint64_t key) {
   const TreeSlot* const slots = Slots(data);

@@ -100,8 +100,7 @@ bool IsSuperblockPlace(BlockNumber block, uint64_t total_blocks) {
 
 }  // namespace
 
-// ---- Header
-// ---------------------------------------------------------------------------------------
+// ---- Header -------------------------------------------------------------------------------------
 
 uint32_t BlockCrc(const std::byte* data) {
   static constexpr uint32_t kZero = 0;
@@ -137,8 +136,7 @@ Status VerifyHeader(const std::byte* data, BlockNumber block, uint32_t magic,
   return OkStatus();
 }
 
-// ---- Superblock
-// -----------------------------------------------------------------------------------
+// ---- Superblock ---------------------------------------------------------------------------------
 
 Status VerifySuperblock(const std::byte* data, BlockNumber block) {
   const auto& superblock = *reinterpret_cast<const Superblock*>(data);
@@ -176,8 +174,7 @@ Status VerifySuperblock(const std::byte* data, BlockNumber block) {
   return OkStatus();
 }
 
-// ---- Filesystem-wide blocks
-// -----------------------------------------------------------------------
+// ---- Filesystem-wide blocks ---------------------------------------------------------------------
 
 bool IsInodeNumber(InodeNumber ino, const Superblock& superblock) {
   return InodeBlock(ino) != 0 && InodeBlock(ino) < superblock.total_blocks &&
@@ -203,8 +200,7 @@ Status VerifyStateBlock(const std::byte* data, BlockNumber block, const Superblo
   return OkStatus();
 }
 
-// ---- Allocation groups
-// ----------------------------------------------------------------------------
+// ---- Allocation groups --------------------------------------------------------------------------
 
 namespace {
 
@@ -277,8 +273,7 @@ Status VerifyBitmapBlock(const std::byte* data, BlockNumber block, const Superbl
   return OkStatus();
 }
 
-// ---- Trees
-// ----------------------------------------------------------------------------------------
+// ---- Trees --------------------------------------------------------------------------------------
 
 Status VerifyTreeBlock(const std::byte* data, BlockNumber block, const Superblock& superblock) {
   PBFS_RETURN_IF_ERROR(VerifyHeader(data, block, kMagicTree, superblock));
@@ -293,8 +288,7 @@ Status VerifyTreeBlock(const std::byte* data, BlockNumber block, const Superbloc
   return OkStatus();
 }
 
-// ---- Log
-// ------------------------------------------------------------------------------------------
+// ---- Log ----------------------------------------------------------------------------------------
 
 Status VerifyLogAnchor(const std::byte* data, BlockNumber block, const Superblock& superblock) {
   PBFS_RETURN_IF_ERROR(VerifyHeader(data, block, kMagicLogAnchor, superblock));
@@ -348,8 +342,7 @@ Status VerifyCheckpointHeader(const std::byte* data, BlockNumber block,
   return OkStatus();
 }
 
-// ---- Dispatch
-// -------------------------------------------------------------------------------------
+// ---- Dispatch -----------------------------------------------------------------------------------
 
 Status VerifyBlock(const std::byte* data, BlockNumber block, const Superblock& superblock) {
   switch (HeaderOf(data).magic) {

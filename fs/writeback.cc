@@ -61,8 +61,7 @@ void Writeback::Stop() {
   dirty.swap(dirty_);
 }
 
-// ---- Promises
-// -------------------------------------------------------------------------------------
+// ---- Promises -----------------------------------------------------------------------------------
 
 bool Writeback::ReserveFor(Inode& inode, uint64_t blocks) {
   if (blocks == 0) return true;
@@ -88,8 +87,7 @@ void Writeback::Unpromise(Inode& inode, uint64_t blocks) {
   space_.Unreserve(blocks + metadata);
 }
 
-// ---- Dirty inodes
-// ---------------------------------------------------------------------------------
+// ---- Dirty inodes -------------------------------------------------------------------------------
 
 void Writeback::MarkDirty(const InodeRef& inode) {
   bool wake = false;
@@ -184,8 +182,7 @@ std::vector<InodeRef> Writeback::DueInodes(bool all) {
   return due;
 }
 
-// ---- Rounds
-// ---------------------------------------------------------------------------------------
+// ---- Rounds -------------------------------------------------------------------------------------
 
 bool Writeback::TryClaimRoundSlot(Inode& inode) {
   MutexLock lock(inode.writeback_lock);
@@ -479,8 +476,7 @@ void Writeback::FinishBatch(Batch& batch) {
   }
 }
 
-// ---- Flushing
-// -------------------------------------------------------------------------------------
+// ---- Flushing -----------------------------------------------------------------------------------
 
 void Writeback::FlushAsync(const InodeRef& inode, Done done) {
   if (inode->pages.HasErrors()) {

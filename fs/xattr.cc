@@ -91,8 +91,7 @@ Status Xattrs::Damaged(const std::string& what) const {
       absl::StrCat("block ", InodeBlock(inode_.ino), ": inode ", inode_.ino, ": xattr ", what));
 }
 
-// ---- Reading
-// --------------------------------------------------------------------------------------
+// ---- Reading ------------------------------------------------------------------------------------
 
 Status Xattrs::ScanInline(const InlineVisitor& visit) const {
   const std::span<const uint8_t> content = ForkBytes(inode_, Fork::kAttributes);
@@ -207,8 +206,7 @@ StatusOr<std::vector<std::string>> Xattrs::List() const {
   return names;
 }
 
-// ---- Changing
-// -------------------------------------------------------------------------------------
+// ---- Changing -----------------------------------------------------------------------------------
 
 StatusOr<Xattrs::InlineRest> Xattrs::InlineWithout(std::string_view name) const {
   InlineRest rest = {.found = false, .content = {}};
@@ -318,8 +316,7 @@ Status Xattrs::CheckRoom(const Tree& tree) const {
                                  ": the attribute tree is too loose to be changed at once"));
 }
 
-// ---- Moving between inline and tree
-// ---------------------------------------------------------------
+// ---- Moving between inline and tree -------------------------------------------------------------
 
 Status Xattrs::MoveToTree(Transaction& transaction, std::string_view except) {
   PBFS_CHECK(!in_tree());

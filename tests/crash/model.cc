@@ -95,8 +95,7 @@ std::string PatternOf(Model::FileId file, uint32_t write, uint64_t offset_bytes,
   return bytes;
 }
 
-// ---- Recording
-// ------------------------------------------------------------------------------------
+// ---- Recording ----------------------------------------------------------------------------------
 
 Model::Model(uint32_t root_mode) {
   Node& root = tree_[kRoot];
@@ -150,8 +149,7 @@ size_t Model::Acknowledge(const Promise& promise) {
   return promises_.size() - 1;
 }
 
-// ---- Judging
-// --------------------------------------------------------------------------------------
+// ---- Judging ------------------------------------------------------------------------------------
 
 std::string Model::Explain(const Observed& observed, uint32_t ops_begun, size_t acks) const {
   const Promise& promise = promises_.at(acks);

@@ -141,8 +141,7 @@ void Session::Problem(const std::string& text) {
   if (problems_.size() < 10) problems_.push_back(text);
 }
 
-// ---- Names
-// ----------------------------------------------------------------------------------------
+// ---- Names --------------------------------------------------------------------------------------
 
 Session::Place Session::Find(std::string_view path) {
   const Model::Tree& tree = std::as_const(model_).tree();
@@ -282,8 +281,7 @@ void Session::Rename(std::string_view from, std::string_view to, unsigned flags)
   End(status, "rename");
 }
 
-// ---- Attributes
-// -----------------------------------------------------------------------------------
+// ---- Attributes ---------------------------------------------------------------------------------
 
 void Session::Chmod(std::string_view path, uint32_t mode) {
   if (Broken()) return;
@@ -324,8 +322,7 @@ void Session::RemoveXattr(std::string_view path, const std::string& name) {
   End(status, "removexattr");
 }
 
-// ---- Data
-// -----------------------------------------------------------------------------------------
+// ---- Data ---------------------------------------------------------------------------------------
 
 void Session::DoWrite(std::string_view path, uint64_t offset, size_t length,
                       const WriteFlags& flags) {
@@ -409,8 +406,7 @@ void Session::Fill(uint64_t blocks_left) {
   }
 }
 
-// ---- Persistence
-// ----------------------------------------------------------------------------------
+// ---- Persistence --------------------------------------------------------------------------------
 
 void Session::Acknowledge(const Status& status, const Model::Promise& promise,
                           std::string_view what) {

@@ -244,8 +244,7 @@ TEST_F(DirectoryTest, BehavesAsAMapAndAbortsLeaveNoTrace) {
   Compare(names);
 }
 
-// ---- Readdir
-// --------------------------------------------------------------------------------------
+// ---- Readdir ------------------------------------------------------------------------------------
 
 TEST_F(DirectoryTest, EntriesThatStayAreSeenOnceWhateverElseHappens) {
   for (const uint64_t stable_count : {5, 500}) {
@@ -305,8 +304,7 @@ TEST_F(DirectoryTest, ScanAfterTheLastKeySeesNothing) {
   PBFS_EXPECT_OK(Scan(UINT64_MAX, none));
 }
 
-// ---- Collisions
-// -----------------------------------------------------------------------------------
+// ---- Collisions ---------------------------------------------------------------------------------
 
 TEST_F(DirectoryTest, CollidingNamesLiveTogether) {
   Names names;
@@ -369,8 +367,7 @@ TEST(NameHashTest, IsNeverZeroAndDependsOnTheSeed) {
   EXPECT_GE(plain.FirstKey("name"), kCookieFirst);
 }
 
-// ---- Damage
-// ---------------------------------------------------------------------------------------
+// ---- Damage -------------------------------------------------------------------------------------
 
 TEST_F(DirectoryTest, BadTreeRecordsAreFound) {
   for (uint64_t i = 0; i < 100; ++i) PBFS_EXPECT_OK(Insert(absl::StrCat("name", i), Ino(i)));

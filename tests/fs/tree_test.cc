@@ -362,8 +362,7 @@ TEST_F(TreeTest, RunningOutOfSpaceAnywhereLeavesTheOldTree) {
   Compare(model);
 }
 
-// ---- Damaged trees
-// --------------------------------------------------------------------------------
+// ---- Damaged trees ------------------------------------------------------------------------------
 
 class DamagedTreeTest : public TreeTest {
  protected:

@@ -75,8 +75,7 @@ class VerifyTest : public testing::Test {
   Superblock superblock_;
 };
 
-// ---- Header and places
-// ----------------------------------------------------------------------------
+// ---- Header and places --------------------------------------------------------------------------
 
 TEST_F(VerifyTest, EverythingThatMkfsWroteIsGood) {
   const BlockNumber end = superblock_.log_start + kLogAnchorBlocks;
@@ -145,8 +144,7 @@ TEST_F(VerifyTest, BlocksInWrongPlacesAreFound) {
   }
 }
 
-// ---- Superblock
-// -----------------------------------------------------------------------------------
+// ---- Superblock ---------------------------------------------------------------------------------
 
 TEST_F(VerifyTest, SuperblockFieldsAreChecked) {
   const Block good = Read(0);
@@ -219,8 +217,7 @@ TEST(VerifySmallTest, SuperblockOfOneGroupKeepsItsLastBlockFree) {
       << status.ToString();
 }
 
-// ---- Filesystem-wide blocks
-// -----------------------------------------------------------------------
+// ---- Filesystem-wide blocks ---------------------------------------------------------------------
 
 TEST_F(VerifyTest, StateFieldsAreChecked) {
   const Block good = Read(superblock_.state_block);
@@ -272,8 +269,7 @@ TEST_F(VerifyTest, BitmapBitsAreChecked) {
   bad(tail, "past the group's end", [](BitmapBlock& b) { b.words[503] = 0; });
 }
 
-// ---- Trees
-// ----------------------------------------------------------------------------------------
+// ---- Trees --------------------------------------------------------------------------------------
 
 class VerifyTreeTest : public VerifyTest {
  protected:
@@ -338,8 +334,7 @@ TEST_F(VerifyTreeTest, LeavesAreChecked) {
   Bad(good, "heap_dead", [](TreeNodeHeader& n) { SlotsOf(n)[1].length = 9; });
 }
 
-// ---- Log
-// ------------------------------------------------------------------------------------------
+// ---- Log ----------------------------------------------------------------------------------------
 
 TEST_F(VerifyTest, LogAnchorFieldsAreChecked) {
   const Block good = Read(superblock_.log_start);
@@ -380,8 +375,7 @@ TEST_F(VerifyTest, CheckpointFieldsAreChecked) {
   bad("data_bytes", [](CheckpointHeader& h) { h.data_bytes = UINT64_MAX - 127; });
 }
 
-// ---- Inodes
-// ---------------------------------------------------------------------------------------
+// ---- Inodes -------------------------------------------------------------------------------------
 
 class VerifyInodeTest : public VerifyTest {
  protected:

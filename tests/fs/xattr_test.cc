@@ -239,8 +239,7 @@ TEST_F(XattrTest, LargestChangesKeepToTheReservation) {
   for (int i = 0; i < 300; i += 2) PBFS_EXPECT_OK(Remove(absl::StrCat("user.small", i)));
 }
 
-// ---- Damage
-// ---------------------------------------------------------------------------------------
+// ---- Damage -------------------------------------------------------------------------------------
 
 class DamagedXattrTest : public XattrTest {
  protected:

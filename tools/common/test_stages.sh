@@ -38,7 +38,8 @@ run_unit_tests() {
 # run_scripts BUILD-DIRECTORY SCRIPT...: each exits 0 (passed), 77 (cannot run here) or else failed.
 # One that ends with a line 'N passed, N failed' counts as that many tests.
 run_scripts() {
-  local directory=$1 script name log code last
+  local directory=$1 script name log code last seconds=600
+  [ -z "${PBFS_LONG:-}" ] || seconds=3600
   shift
   mkdir -p "$directory/logs"
   for script in "$@"; do
@@ -46,7 +47,7 @@ run_scripts() {
     name=${script##*/}
     log=$directory/logs/$name.log
     code=0
-    PBFS_BUILD=$directory timeout -k 10 "${PBFS_LONG:+3}600" "$script" >"$log" 2>&1 </dev/null || code=$?
+    PBFS_BUILD=$directory timeout -k 10 "$seconds" "$script" >"$log" 2>&1 </dev/null || code=$?
     last=$(tail -1 "$log" | grep -xE '[0-9]+ passed, [0-9]+ failed' || true)
     if [ "$code" -eq 77 ]; then
       say "$name: skipped: $(tail -1 "$log")"

@@ -39,11 +39,6 @@ DeviceLock& DeviceLock::operator=(DeviceLock&& other) noexcept {
   return *this;
 }
 
-bool DeviceLock::is_write_protected() const {
-  int protection = 0;
-  return is_block_device_ && ioctl(fd_, BLKROGET, &protection) == 0 && protection != 0;
-}
-
 Status DeviceLock::Claim() {
   if (claim_fd_ >= 0) return OkStatus();
   claim_fd_ = open(path_.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC);

@@ -30,8 +30,6 @@ class DeviceLock {
   void Disclaim();
   void Release();
 
-  // Its medium cannot be written, however it was opened.
-  bool is_write_protected() const;
   bool is_block_device() const { return is_block_device_; }
   dev_t device_number() const { return device_number_; }
   int fd() const { return fd_; }

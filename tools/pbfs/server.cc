@@ -80,7 +80,7 @@ Status Server::LockDevice() {
   bound_ = *bound;
   if (bound_) return OkStatus();
   const int error = ErrnoOf(lock.status());
-  if (error == EROFS || (lock.ok() && lock->is_write_protected())) MountReadOnly("write-protected");
+  if (error == EROFS) MountReadOnly("the device is write-protected");
   if (options_.filesystem.read_only && (error == EROFS || error == EACCES)) {
     lock = DeviceLock::Take(device_path_, true, give_up);
   }
@@ -135,8 +135,7 @@ Status Server::CheckNobodyElseMounted() {
 }
 
 Status Server::OpenDevice() {
-  const bool read_only =
-      lock_.is_write_protected() || (fcntl(lock_.fd(), F_GETFL) & O_ACCMODE) == O_RDONLY;
+  const bool read_only = (fcntl(lock_.fd(), F_GETFL) & O_ACCMODE) == O_RDONLY;
   PBFS_ASSIGN_OR_RETURN(device_, UringDevice::Open(device_path_, {.read_only = read_only}));
   for (const std::string& warning : device_->warnings()) logger_.Write(warning);
   PBFS_ASSIGN_OR_RETURN(const FileSystem::ProbeResult probe, FileSystem::Probe(*device_));

@@ -10,8 +10,21 @@
 
 #include "absl/base/thread_annotations.h"
 #include "base/blocking.h"
+#ifdef PBFS_SIMULATION
+#include "base/simulation/primitives.h"
+#endif
 
 namespace pbfs {
+
+#ifdef PBFS_SIMULATION
+using NativeMutex = simulation::Mutex;
+using NativeSharedMutex = simulation::Mutex;
+using NativeCondition = simulation::Condition;
+#else
+using NativeMutex = std::mutex;
+using NativeSharedMutex = std::shared_mutex;
+using NativeCondition = std::condition_variable;
+#endif
 
 class ABSL_LOCKABLE Mutex {
  public:
@@ -26,7 +39,7 @@ class ABSL_LOCKABLE Mutex {
 
  private:
   friend class CondVar;
-  std::mutex mutex_;
+  NativeMutex mutex_;
 };
 
 class ABSL_SCOPED_LOCKABLE MutexLock {
@@ -61,14 +74,14 @@ class ABSL_SCOPED_LOCKABLE LongMutexLock {
 class CondVar {
  public:
   void Wait(Mutex& mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-    std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
+    std::unique_lock<NativeMutex> lock(mutex.mutex_, std::adopt_lock);
     condition_.wait(lock);
     lock.release();
   }
   // False on timeout.
   bool WaitFor(Mutex& mutex, std::chrono::nanoseconds timeout)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-    std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
+    std::unique_lock<NativeMutex> lock(mutex.mutex_, std::adopt_lock);
     const bool signalled = condition_.wait_for(lock, timeout) == std::cv_status::no_timeout;
     lock.release();
     return signalled;
@@ -77,7 +90,7 @@ class CondVar {
   void SignalAll() { condition_.notify_all(); }
 
  private:
-  std::condition_variable condition_;
+  NativeCondition condition_;
 };
 
 // Held across I/O by some: waiting for it is announced (base/blocking.h), as the I/O may be on the
@@ -104,7 +117,7 @@ class ABSL_LOCKABLE SharedMutex {
   void AssertReaderHeld() const ABSL_ASSERT_SHARED_LOCK() {}
 
  private:
-  std::shared_mutex mutex_;
+  NativeSharedMutex mutex_;
 };
 
 class ABSL_SCOPED_LOCKABLE ReaderLock {

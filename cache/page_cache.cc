@@ -7,11 +7,11 @@
 #include <bit>
 #include <chrono>
 #include <new>
-#include <thread>
 #include <type_traits>
 
 #include "base/blocking.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "io/io_ring.h"
 
 namespace pbfs {
@@ -292,7 +292,7 @@ bool PageCache::TryTake(std::span<PageBuf*> out, PageUse use) {
       const Outcome outcome = TakeLocked(out, use);
       if (outcome != Outcome::kContended) return outcome == Outcome::kTaken;
     }
-    std::this_thread::yield();
+    YieldThread();
   }
   return false;
 }

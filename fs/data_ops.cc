@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "fs/filesystem_impl.h"
 #include "fs/rules.h"
 

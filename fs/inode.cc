@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fs/inode.h"
 
-#include <ctime>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/clock.h"
 
 namespace pbfs {
 
@@ -220,8 +220,7 @@ Attributes AttributesOf(const DiskInode& disk, uint64_t size_bytes) {
 }
 
 Time CurrentTime() {
-  timespec now{};
-  clock_gettime(CLOCK_REALTIME, &now);
+  const timespec now = RealTimeNow();
   return {now.tv_sec, static_cast<uint32_t>(now.tv_nsec)};
 }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fs/log.h"
 
-#include <chrono>
 #include <cstring>
-#include <random>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/clock.h"
+#include "base/random.h"
 #include "fs/aligned_buffer.h"
 #include "fs/verify.h"
 
@@ -17,16 +17,7 @@ namespace {
 // moves the tail always fits.
 constexpr uint64_t kRingSlackBlocks = 4;
 
-uint64_t RandomEpoch() {
-  std::random_device device;
-  return (uint64_t{device()} << 32) | device();
-}
-
 }  // namespace
-
-int64_t NowNs() {
-  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
-}
 
 Log::Log(BlockDevice& device, const Superblock& superblock, BlockCache& cache, PageCache& pages,
          Options options)
@@ -43,11 +34,11 @@ Log::~Log() { StopThreads(); }
 
 Status Log::Start(uint64_t anchor_generation, uint64_t first_sequence) {
   anchor_generation_ = anchor_generation;
-  PBFS_RETURN_IF_ERROR(WriteAnchor(RandomEpoch(), first_sequence, /*clean=*/false));
+  PBFS_RETURN_IF_ERROR(WriteAnchor(RandomBits(), first_sequence, /*clean=*/false));
   open_sequence_ = first_sequence;
   durable_sequence_ = first_sequence - 1;
-  writer_ = std::thread([this] { WriterLoop(); });
-  metadata_writer_ = std::thread([this] { MetadataLoop(); });
+  writer_ = Thread([this] { WriterLoop(); });
+  metadata_writer_ = Thread([this] { MetadataLoop(); });
   return OkStatus();
 }
 
@@ -63,7 +54,7 @@ Status Log::Stop() {
     result = error_;
   }
   StopThreads();
-  if (result.ok()) result = WriteAnchor(RandomEpoch(), open_sequence(), /*clean=*/true);
+  if (result.ok()) result = WriteAnchor(RandomBits(), open_sequence(), /*clean=*/true);
   return result;
 }
 

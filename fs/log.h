@@ -7,7 +7,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -15,6 +14,7 @@
 #include "base/event.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "base/thread.h"
 #include "cache/block_cache.h"
 #include "cache/write_batch.h"
 #include "fs/aligned_buffer.h"
@@ -255,11 +255,8 @@ class Log {
   std::unique_ptr<AlignedBuffer> staging_;
   std::vector<Written> staged_;
 
-  std::thread writer_;
-  std::thread metadata_writer_;
+  Thread writer_;
+  Thread metadata_writer_;
 };
-
-// Steady clock, nanoseconds.
-int64_t NowNs();
 
 }  // namespace pbfs

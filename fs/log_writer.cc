@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/crc32c.h"
 #include "fs/log.h"
 #include "fs/verify.h"

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fs/make_filesystem.h"
 
-#include <sys/random.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <ctime>
 #include <memory>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/clock.h"
+#include "base/random.h"
 #include "fs/uuid.h"
 #include "fs/verify.h"
 
@@ -72,12 +72,6 @@ BlockNumber InodeTreeLeaf(const Superblock& superblock) {
 // Blocks of group 0 in use: everything up to the log's end (and the last block of the device).
 BlockNumber HeadEnd(const Superblock& superblock) {
   return superblock.log_start + superblock.log_blocks;
-}
-
-uint64_t RandomNumber() {
-  uint64_t number = 0;
-  PBFS_CHECK(getrandom(&number, sizeof number, 0) == sizeof number);
-  return number;
 }
 
 Status IoError(int error, const Geometry& geometry, const char* doing) {
@@ -192,8 +186,7 @@ void FillInodes(Head& head, const Superblock& superblock, const MakeOptions& opt
   for (uint32_t i = 0; i < kInodeChunkBlocksMax; ++i) {
     head.SetHeader(start + i, kMagicInodes, kOwnerAgBase);
   }
-  timespec now = {};
-  clock_gettime(CLOCK_REALTIME, &now);
+  const timespec now = RealTimeNow();
   const auto nanoseconds = static_cast<uint32_t>(now.tv_nsec);
   DiskInode& root = head.At<InodeTableBlock>(start).inodes[0];
   root.ino = superblock.root_inode;
@@ -201,7 +194,7 @@ void FillInodes(Head& head, const Superblock& superblock, const MakeOptions& opt
   root.nlink = 2;
   root.uid = options.root_uid;
   root.gid = options.root_gid;
-  root.generation = static_cast<uint32_t>(RandomNumber()) | 1;
+  root.generation = static_cast<uint32_t>(RandomBits()) | 1;
   root.atime_seconds = root.mtime_seconds = root.ctime_seconds = root.btime_seconds = now.tv_sec;
   root.atime_nanoseconds = root.mtime_nanoseconds = nanoseconds;
   root.ctime_nanoseconds = root.btime_nanoseconds = nanoseconds;
@@ -222,7 +215,7 @@ void FillInodes(Head& head, const Superblock& superblock, const MakeOptions& opt
 
 // Whatever the ring holds is of another epoch, so it needs no wiping.
 void FillLog(Head& head, const Superblock& superblock) {
-  const uint64_t epoch = RandomNumber();
+  const uint64_t epoch = RandomBits();
   for (uint32_t i = 0; i < kLogAnchorBlocks; ++i) {
     const BlockNumber block = superblock.log_start + i;
     head.SetHeader(block, kMagicLogAnchor, kOwnerLog);
@@ -329,8 +322,8 @@ StatusOr<Superblock> PlanFilesystem(const Geometry& geometry, const MakeOptions&
   superblock.root_inode = MakeInodeNumber(InodeChunkStart(superblock), 0);
   superblock.log_start = InodeTreeLeaf(superblock) + 1;
   PBFS_ASSIGN_OR_RETURN(superblock.log_blocks, PlanLogBlocks(superblock, options));
-  superblock.hash_seed[0] = RandomNumber();
-  superblock.hash_seed[1] = RandomNumber();
+  superblock.hash_seed[0] = RandomBits();
+  superblock.hash_seed[1] = RandomBits();
   superblock.created_seconds = time(nullptr);
   superblock.member_count = 1;
   return superblock;

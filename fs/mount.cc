@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "fs/aligned_buffer.h"
 #include "fs/filesystem_impl.h"
 #include "fs/recovery.h"
@@ -129,7 +129,7 @@ FileSystemImpl::FileSystemImpl(BlockDevice& device, const MountOptions& options,
 FileSystemImpl::~FileSystemImpl() {
   // Those that were answered a moment ago, on another thread.
   while (reads_in_flight_.load(std::memory_order_acquire) != 0) {
-    std::this_thread::sleep_for(std::chrono::microseconds(50));
+    SleepFor(std::chrono::microseconds(50));
   }
   if (orphans_) orphans_->Stop();
   if (writeback_) writeback_->Stop();

@@ -30,7 +30,7 @@ Orphans::Orphans(const MetaReader& reader, SpaceManager& space, InodeAllocator& 
 Orphans::~Orphans() { Stop(); }
 
 void Orphans::Start() {
-  thread_ = std::thread([this] { Loop(); });
+  thread_ = Thread([this] { Loop(); });
 }
 
 void Orphans::Stop() {

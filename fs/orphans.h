@@ -4,12 +4,12 @@
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "base/thread.h"
 #include "fs/extent_map.h"
 #include "fs/inode.h"
 #include "fs/inode_alloc.h"
@@ -73,7 +73,7 @@ class Orphans {
   std::vector<InodeNumber> queue_ ABSL_GUARDED_BY(mutex_);
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  Thread thread_;
 };
 
 }  // namespace pbfs

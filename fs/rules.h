@@ -6,7 +6,7 @@
 namespace pbfs {
 
 // The ordering rules that crash safety rests on (ARCHITECTURE.md, "What each crash leaves"). In the
-// test build (PBFS_TEST_RULES) each can be switched off, and then the crash checkers must fail: a
+// test build (PBFS_SIMULATION) each can be switched off, and then the crash checkers must fail: a
 // checker that cannot fail proves nothing. In the product they are constants.
 enum class Rule : uint32_t {
   kWriteAheadLog = 1 << 0,       // Metadata is written back only after its checkpoint is durable.
@@ -23,7 +23,7 @@ enum class Rule : uint32_t {
   kClaims = 1 << 11,             // Data blocks are claimed in memory until their I/O completed.
 };
 
-#ifdef PBFS_TEST_RULES
+#ifdef PBFS_SIMULATION
 extern uint32_t g_disabled_rules;
 inline bool RuleHolds(Rule rule) { return (g_disabled_rules & static_cast<uint32_t>(rule)) == 0; }
 #else

@@ -2,6 +2,7 @@
 // Changing a file's size.
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "fs/filesystem_impl.h"
 #include "fs/rules.h"
 

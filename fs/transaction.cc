@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "fs/log.h"
 
 namespace pbfs {

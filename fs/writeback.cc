@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "fs/rules.h"
 #include "io/completion_scope.h"
 
@@ -35,8 +36,8 @@ Writeback::Writeback(BlockDevice& device, const MetaReader& reader, PageCache& p
 Writeback::~Writeback() { Stop(); }
 
 void Writeback::Start() {
-  flusher_ = std::thread([this] { FlusherLoop(); });
-  extent_worker_ = std::thread([this] { ExtentLoop(); });
+  flusher_ = Thread([this] { FlusherLoop(); });
+  extent_worker_ = Thread([this] { ExtentLoop(); });
 }
 
 void Writeback::Stop() {

@@ -9,11 +9,11 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "base/mutex.h"
 #include "base/status.h"
+#include "base/thread.h"
 #include "cache/write_batch.h"
 #include "fs/extent_map.h"
 #include "fs/inode.h"
@@ -143,8 +143,8 @@ class Writeback {
   size_t batches_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
   bool kicked_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread flusher_;
-  std::thread extent_worker_;
+  Thread flusher_;
+  Thread extent_worker_;
 };
 
 }  // namespace pbfs

@@ -14,6 +14,9 @@
 #include <vector>
 
 #include "base/check.h"
+#ifdef PBFS_SIMULATION
+#include "base/simulation/scheduler.h"
+#endif
 #include "io/completion_scope.h"
 
 namespace pbfs {
@@ -302,6 +305,10 @@ int IoRing::Impl::RunCompletions() {
 IoRing::IoRing(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 StatusOr<std::unique_ptr<IoRing>> IoRing::Create(unsigned entries) {
+#ifdef PBFS_SIMULATION
+  // A simulated device has no use for one.
+  if (simulation::Scheduler::Current() != nullptr) return ErrnoError(ENOSYS, "no io_uring");
+#endif
   auto impl = std::make_unique<Impl>();
   int error = impl->MakeWakeFd();
   if (error == 0) error = impl->MakeRing(entries);

@@ -10,6 +10,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "base/check.h"
+#include "base/random.h"
 #include "io/buffer_cursor.h"
 #include "io/completion_scope.h"
 
@@ -48,22 +49,6 @@ std::shared_ptr<Image> MutableCopy(const ImagePointer& from) {
   }
   return image;
 }
-
-// SplitMix64: the same numbers everywhere, whatever the standard library.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t Next() {
-    uint64_t value = (state_ += 0x9e3779b97f4a7c15);
-    value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
-    value = (value ^ (value >> 27)) * 0x94d049bb133111eb;
-    return value ^ (value >> 31);
-  }
-  uint64_t Below(uint64_t bound) { return Next() % bound; }
-
- private:
-  uint64_t state_;
-};
 
 // What is left of a block that had unflushed writes.
 ImagePointer AfterPowerCut(const Block& block, Random& random, unsigned keep_permille) {

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/crash/hold_device.h"
 
+#include <algorithm>
 #include <cstring>
+
+#include "base/clock.h"
+#include "io/completion_scope.h"
 
 namespace pbfs {
 namespace {
@@ -21,10 +25,10 @@ HoldDevice::~HoldDevice() {
   DelayAtRandom(0, std::chrono::microseconds(0));
   Release();
   {
-    std::lock_guard lock(mutex_);
+    MutexLock lock(mutex_);
     stopping_ = true;
+    changed_.SignalAll();
   }
-  changed_.notify_all();
   thread_.join();
 }
 
@@ -44,19 +48,25 @@ unsigned HoldDevice::KindOf(const IoRequest& request) const {
 }
 
 void HoldDevice::Hold(unsigned kinds) {
-  std::lock_guard lock(mutex_);
+  MutexLock lock(mutex_);
   holding_ = kinds;
 }
 
 bool HoldDevice::WaitUntilHeld(size_t count, std::chrono::milliseconds timeout) {
-  std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, timeout, [&] { return held_.size() >= count; });
+  const int64_t end = NowNs() + std::chrono::nanoseconds(timeout).count();
+  MutexLock lock(mutex_);
+  while (held_.size() < count) {
+    const int64_t left = end - NowNs();
+    if (left <= 0) return false;
+    changed_.WaitFor(mutex_, std::chrono::nanoseconds(left));
+  }
+  return true;
 }
 
 void HoldDevice::Release() {
   std::vector<IoRequest*> held;
   {
-    std::lock_guard lock(mutex_);
+    MutexLock lock(mutex_);
     holding_ = 0;
     held.swap(held_);
   }
@@ -64,27 +74,30 @@ void HoldDevice::Release() {
 }
 
 void HoldDevice::DelayAtRandom(uint64_t seed, std::chrono::microseconds most) {
-  std::lock_guard lock(mutex_);
+  MutexLock lock(mutex_);
   random_ = Random(seed);
-  delay_max_ = most;
+  delay_max_ns_ = std::chrono::nanoseconds(most).count();
+}
+
+int64_t HoldDevice::DelayLocked() {
+  const auto most = static_cast<uint64_t>(std::max<int64_t>(delay_max_ns_, 1));
+  return NowNs() + static_cast<int64_t>(random_.Below(most));
 }
 
 void HoldDevice::Submit(IoRequest& request) {
   bool completes_late = false;
   {
-    std::lock_guard lock(mutex_);
+    MutexLock lock(mutex_);
     if ((KindOf(request) & holding_) != 0) {
       held_.push_back(&request);
-      changed_.notify_all();
+      changed_.SignalAll();
       return;
     }
-    if (delay_max_.count() > 0 && random_.OneIn(kLateOneIn)) {
+    if (delay_max_ns_ > 0 && random_.OneIn(kLateOneIn)) {
       completes_late = random_.OneIn(2);
       if (!completes_late) {
-        const auto delay =
-            std::chrono::microseconds(random_.Below(static_cast<uint64_t>(delay_max_.count())));
-        late_.emplace(Clock::now() + delay, Late{&request, false, 0});
-        changed_.notify_all();
+        late_.emplace(DelayLocked(), Late{&request, false, 0});
+        changed_.SignalAll();
         return;
       }
     }
@@ -95,41 +108,38 @@ void HoldDevice::Submit(IoRequest& request) {
 
 void HoldDevice::Completed(IoRequest& request, void* context, int error) {
   auto* self = static_cast<HoldDevice*>(context);
-  std::lock_guard lock(self->mutex_);
-  const auto most = std::max<int64_t>(self->delay_max_.count(), 1);
-  const auto delay = std::chrono::microseconds(self->random_.Below(static_cast<uint64_t>(most)));
-  self->late_.emplace(Clock::now() + delay, Late{&request, true, error});
-  self->changed_.notify_all();
+  MutexLock lock(self->mutex_);
+  self->late_.emplace(self->DelayLocked(), Late{&request, true, error});
+  self->changed_.SignalAll();
 }
 
-void HoldDevice::RunLate(const Late& late) {
-  if (late.complete) {
-    late.request->Complete(late.error);
-  } else {
-    below_.Submit(*late.request);
+std::optional<HoldDevice::Late> HoldDevice::TakeDue() {
+  MutexLock lock(mutex_);
+  for (;;) {
+    if (!late_.empty()) {
+      const auto first = late_.begin();
+      const int64_t left = first->first - NowNs();
+      if (left <= 0) {
+        const Late due = first->second;
+        late_.erase(first);
+        return due;
+      }
+      changed_.WaitFor(mutex_, std::chrono::nanoseconds(left));
+    } else if (stopping_) {
+      return std::nullopt;
+    } else {
+      changed_.Wait(mutex_);
+    }
   }
 }
 
 void HoldDevice::Run() {
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    if (late_.empty()) {
-      if (stopping_) return;
-      changed_.wait(lock);
-      continue;
+  while (const std::optional<Late> late = TakeDue()) {
+    if (late->complete) {
+      CompleteInline(*late->request, late->error);
+    } else {
+      below_.Submit(*late->request);
     }
-    const auto first = late_.begin();
-    if (first->first > Clock::now()) {
-      // A copy: the entry may go while this waits.
-      const Clock::time_point due = first->first;
-      changed_.wait_until(lock, due);
-      continue;
-    }
-    const Late late = first->second;
-    late_.erase(first);
-    lock.unlock();
-    RunLate(late);
-    lock.lock();
   }
 }
 

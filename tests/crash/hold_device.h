@@ -2,16 +2,16 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <map>
-#include <mutex>
-#include <thread>
+#include <optional>
 #include <vector>
 
+#include "base/mutex.h"
+#include "base/random.h"
+#include "base/thread.h"
 #include "fs/format.h"
 #include "io/block_device.h"
-#include "tests/crash/random.h"
 
 namespace pbfs {
 
@@ -39,13 +39,12 @@ class HoldDevice : public BlockDevice {
   void Release();
   // From now on requests are late at random (0: stop): some reach the device late, of others only
   // the completion is late.
-  void DelayAtRandom(uint64_t seed, std::chrono::microseconds most);
+  void DelayAtRandom(uint64_t seed, std::chrono::microseconds most) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Geometry& geometry() const override { return below_.geometry(); }
   void Submit(IoRequest& request) override;
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Late {
     IoRequest* request;
     bool complete;  // It was done, its completion is due. Else it has yet to be submitted.
@@ -54,22 +53,23 @@ class HoldDevice : public BlockDevice {
   unsigned KindOf(const IoRequest& request) const;
   static void Completed(IoRequest& request, void* context, int error);
   void Run();
-  void RunLate(const Late& late);
+  // Waits for the next late request to be due. nullopt: none is left, and it stops.
+  std::optional<Late> TakeDue() ABSL_LOCKS_EXCLUDED(mutex_);
+  int64_t DelayLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   BlockDevice& below_;
   const uint64_t log_start_bytes_;
   const uint64_t log_end_bytes_;
 
-  // std: waits with a deadline.
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  unsigned holding_ = 0;
-  std::vector<IoRequest*> held_;
-  std::chrono::microseconds delay_max_{0};
-  Random random_{0};
-  std::multimap<Clock::time_point, Late> late_;
-  bool stopping_ = false;
-  std::thread thread_;
+  Mutex mutex_;
+  CondVar changed_;
+  unsigned holding_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<IoRequest*> held_ ABSL_GUARDED_BY(mutex_);
+  int64_t delay_max_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  Random random_ ABSL_GUARDED_BY(mutex_){0};
+  std::multimap<int64_t, Late> late_ ABSL_GUARDED_BY(mutex_);  // By when they are due.
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  Thread thread_;
 };
 
 }  // namespace pbfs

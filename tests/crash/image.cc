@@ -12,28 +12,12 @@ namespace pbfs {
 namespace {
 
 alignas(4096) constexpr std::byte kZeros[Image::kBlock] = {};
-constexpr uint64_t kLoadBytes = 1 << 20;
 
 }  // namespace
 
 Image::Image(uint64_t size_bytes)
     : blocks_(size_bytes / kBlock, kZeros), owned_(size_bytes / kBlock) {
   PBFS_CHECK(size_bytes % kBlock == 0);
-}
-
-int Image::LoadFrom(BlockDevice& device) {
-  std::vector<std::byte> buffer(kLoadBytes);
-  for (uint64_t at = 0; at < size_bytes(); at += kLoadBytes) {
-    const uint64_t bytes = std::min(kLoadBytes, size_bytes() - at);
-    const int error = ReadSync(device, at, buffer.data(), bytes);
-    if (error != 0) return error;
-    for (uint64_t done = 0; done < bytes; done += kBlock) {
-      if (std::memcmp(buffer.data() + done, kZeros, kBlock) != 0) {
-        Write(at + done, buffer.data() + done, kBlock);
-      }
-    }
-  }
-  return 0;
 }
 
 Image Image::Fork() const {

@@ -19,8 +19,6 @@ class Image {
   static constexpr uint64_t kSector = 512;
 
   explicit Image(uint64_t size_bytes);  // All zeros.
-  // The contents of `device`; 0 or an errno.
-  int LoadFrom(BlockDevice& device);
 
   // A copy that shares the blocks. The original must outlive it and not change meanwhile.
   Image Fork() const;

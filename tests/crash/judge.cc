@@ -8,7 +8,7 @@
 #include "fs/checker.h"
 #include "fs/rules.h"
 #include "io/recording_device.h"
-#include "tests/support/fs_fixture.h"
+#include "tests/support/fs_client.h"
 
 namespace pbfs {
 namespace {
@@ -29,7 +29,7 @@ MountOptions Quiet() {
 // follows: unmounting does not work without some.
 class RulesOn {
  public:
-#ifdef PBFS_TEST_RULES
+#ifdef PBFS_SIMULATION
   RulesOn() : disabled_(g_disabled_rules) { g_disabled_rules = 0; }
   ~RulesOn() { g_disabled_rules = disabled_; }
 

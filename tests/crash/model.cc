@@ -9,8 +9,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "tests/crash/random.h"
-#include "tests/support/fs_fixture.h"
+#include "base/random.h"
+#include "tests/support/fs_client.h"
 
 namespace pbfs {
 namespace {

@@ -11,8 +11,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/check.h"
+#include "base/clock.h"
+#include "base/simulation/scheduler.h"
 #include "fs/make_filesystem.h"
-#include "tests/support/fs_fixture.h"
+#include "tests/support/fs_client.h"
 
 #ifndef RENAME_EXCHANGE
 #define RENAME_EXCHANGE (1 << 1)
@@ -22,31 +24,45 @@ namespace pbfs {
 namespace {
 
 constexpr uint32_t kRootMode = S_IFDIR | 0755;
-constexpr std::chrono::milliseconds kPressWaitMax(60);
+constexpr int64_t kPressWaitMaxNs = 60'000'000;
 // Longer ones are cut up, as the kernel does.
 constexpr size_t kWriteBytesMax = 512 << 10;
 
+constexpr uint64_t kDeviceBytes = 16 << 20;
+
 // What was on the device before: whatever shows up in a file must have been written there.
-void FillWithGarbage(MemoryDevice& device) {
-  static const std::string& garbage = *new std::string(PatternOf(~Model::FileId{0}, 1, 0, 1 << 20));
-  for (uint64_t at = 0; at < device.geometry().size_bytes; at += garbage.size()) {
-    PBFS_CHECK(WriteSync(device, at, garbage.data(), garbage.size()) == 0);
+void FillWithGarbage(Image& image) {
+  const std::string garbage = PatternOf(~Model::FileId{0}, 1, 0, 1 << 20);
+  for (uint64_t at = 0; at < image.size_bytes(); at += garbage.size()) {
+    image.Write(at, reinterpret_cast<const std::byte*>(garbage.data()), garbage.size());
   }
 }
 
 }  // namespace
 
+const Image& FreshFilesystem() {
+  static const Image& fresh = *[] {
+    auto* image = new Image(kDeviceBytes);
+    FillWithGarbage(*image);
+    simulation::Scheduler({}).Run([&] {
+      ImageDevice device(*image);
+      MakeOptions make;
+      make.discard = false;
+      make.log_bytes = kLogBytesAutoMin;
+      PBFS_CHECK(MakeFilesystem(device, make).ok());
+    });
+    return image;
+  }();
+  return fresh;
+}
+
 Session::Session(const Options& options)
     : options_(options),
-      device_(options.device_bytes),
+      recording_(std::make_unique<Recording>()),
+      image_(FreshFilesystem().Fork()),
+      device_(image_),
       recorder_(device_),
-      recording_(std::make_unique<Recording>(options.device_bytes)),
       model_(kRootMode) {
-  FillWithGarbage(device_);
-  MakeOptions make;
-  make.discard = false;
-  make.log_bytes = kLogBytesAutoMin;
-  PBFS_CHECK(MakeFilesystem(device_, make).ok());
   inodes_[Model::kRoot] = 0;
   Mount();
 }
@@ -93,7 +109,8 @@ void Session::Record() {
   }
   fs_.reset();
   hold_.reset();
-  PBFS_CHECK(recording_->base.LoadFrom(device_) == 0);
+  recording_->base = std::move(image_);
+  image_ = recording_->base.Fork();
   recorder_.TakeRecording();
   // What was before is there in every state.
   recorder_.Mark(MarkOfOp(model_.op()));
@@ -395,9 +412,8 @@ void Session::Truncate(std::string_view path, uint64_t size) {
 }
 
 void Session::Fill(uint64_t blocks_left) {
-  static int number = 0;
   for (int attempt = 0; attempt < 50 && FreeBlocks() > blocks_left && !Broken(); ++attempt) {
-    const std::string name = absl::StrCat(kOpaquePrefix, number++);
+    const std::string name = absl::StrCat(kOpaquePrefix, fill_files_++);
     Create(name);
     const uint64_t blocks = FreeBlocks() - blocks_left;
     // A little less: the map of the file takes some, too.
@@ -452,7 +468,7 @@ void Session::Sync() {
 
 void Session::StartCommitting() {
   committing_ = true;
-  committer_ = std::thread([this] {
+  committer_ = Thread([this] {
     FsClient client(*fs_);
     while (committing_) {
       SetAttributes now;
@@ -482,15 +498,15 @@ void Session::Press() {
   const uint64_t waits_before = pages.stats().allocation_waits;
   std::vector<PageBuf*> taken;
   while (PageBuf* page = pages.TryAllocate()) taken.push_back(page);
-  std::thread waiter([&pages] { pages.Unpin(*pages.Allocate()); });
-  const auto end = std::chrono::steady_clock::now() + kPressWaitMax;
-  while (pages.stats().allocation_waits == waits_before && std::chrono::steady_clock::now() < end) {
-    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  Thread waiter([&pages] { pages.Unpin(*pages.Allocate()); });
+  const int64_t end = NowNs() + kPressWaitMaxNs;
+  while (pages.stats().allocation_waits == waits_before && NowNs() < end) {
+    SleepFor(std::chrono::microseconds(100));
   }
   for (PageBuf* page : taken) pages.Unpin(*page);
   waiter.join();
-  while (Statistic("metadata_writes") == writes_before && std::chrono::steady_clock::now() < end) {
-    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  while (Statistic("metadata_writes") == writes_before && NowNs() < end) {
+    SleepFor(std::chrono::microseconds(100));
   }
 }
 

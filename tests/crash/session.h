@@ -2,17 +2,15 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 #include "base/event.h"
+#include "base/thread.h"
 #include "fs/filesystem.h"
-#include "io/memory_device.h"
 #include "io/recording_device.h"
 #include "tests/crash/hold_device.h"
 #include "tests/crash/image.h"
@@ -22,13 +20,16 @@ namespace pbfs {
 
 // What a workload did to the device.
 struct Recording {
-  explicit Recording(uint64_t size_bytes) : base(size_bytes) {}
-  Image base;                  // Before the first entry.
+  Image base{0};               // Before the first entry.
   std::vector<RecordedIo> io;  // Marks: MarkOfOp(), MarkOfAck().
   size_t first_position = 0;   // Where the interesting part begins.
 };
 inline uint64_t MarkOfOp(uint32_t op) { return uint64_t{op} * 2; }
 inline uint64_t MarkOfAck(size_t acks) { return uint64_t{acks} * 2 + 1; }
+
+// A small filesystem just made, with bytes on all free blocks that nobody ever wrote. Made when
+// first asked for, always the same, outside of any simulation.
+const Image& FreshFilesystem();
 
 // Runs a workload on a filesystem on a memory device, records what reaches the device, and keeps
 // the model up. What comes before Record() is preparation: it is made durable, and not part of the
@@ -40,9 +41,7 @@ inline uint64_t MarkOfAck(size_t acks) { return uint64_t{acks} * 2 + 1; }
 class Session {
  public:
   struct Options {
-    uint64_t device_bytes = 16 << 20;
     size_t cache_bytes = 8 << 20;
-    uint64_t seed = 1;
   };
   explicit Session(const Options& options);
   ~Session();
@@ -95,7 +94,7 @@ class Session {
   void StartCommitting();
   void StopCommitting();
 
-  // Fills the free space with one file, but for about that many blocks.
+  // Fills the free space with files, but for about that many blocks.
   void Fill(uint64_t blocks_left);
 
   HoldDevice& hold() { return *hold_; }
@@ -130,16 +129,18 @@ class Session {
   void Problem(const std::string& text);
 
   const Options options_;
-  MemoryDevice device_;
-  RecordingDevice recorder_;
   std::unique_ptr<Recording> recording_;
+  Image image_;  // What is on the device.
+  ImageDevice device_;
+  RecordingDevice recorder_;
   std::unique_ptr<HoldDevice> hold_;
   std::unique_ptr<FileSystem> fs_;
   Model model_;
   std::map<Model::FileId, InodeNumber> inodes_;
   std::map<Model::FileId, uint32_t> writes_;
-  std::thread committer_;
+  Thread committer_;
   std::atomic<bool> committing_{false};
+  int fill_files_ = 0;
   Mutex problems_mutex_;
   std::vector<std::string> problems_;
 };

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "base/random.h"
 #include "io/recording_device.h"
 #include "tests/crash/image.h"
-#include "tests/crash/random.h"
 
 namespace pbfs {
 

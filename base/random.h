@@ -5,7 +5,8 @@
 
 namespace pbfs {
 
-// SplitMix64: the same numbers everywhere, whatever the standard library.
+// SplitMix64: the same numbers from the same seed everywhere, whatever the standard library. For
+// tests and for what must be repeatable; RandomBits() is for what must not. Single thread.
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
@@ -22,5 +23,8 @@ class Random {
  private:
   uint64_t state_;
 };
+
+// 64 bits that nobody can foretell, from the system; in a simulation from its seed. Thread-safe.
+uint64_t RandomBits();
 
 }  // namespace pbfs

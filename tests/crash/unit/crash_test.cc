@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/simulation/scheduler.h"
 #include "gtest/gtest.h"
 #include "tests/crash/judge.h"
 #include "tests/crash/workloads.h"
@@ -26,10 +27,14 @@ class CrashTest : public testing::TestWithParam<Workload> {
  protected:
   // Runs the workload, reports what went wrong without a crash.
   void Run() {
-    GetParam().run(session_);
-    session_.CheckLive();
-    recording_ = session_.Finish();
-    EXPECT_TRUE(session_.problems().empty()) << absl::StrJoin(session_.problems(), "\n");
+    FreshFilesystem();
+    simulation::Scheduler(simulation::Scheduler::OptionsOf(Seed())).Run([&] {
+      session_.emplace(Session::Options{});
+      GetParam().run(*session_);
+      session_->CheckLive();
+      recording_ = session_->Finish();
+    });
+    EXPECT_TRUE(session_->problems().empty()) << absl::StrJoin(session_->problems(), "\n");
   }
   void Report(const Outcome& outcome) {
     std::cout << GetParam().name << ": " << outcome.states << " crash states, "
@@ -38,7 +43,7 @@ class CrashTest : public testing::TestWithParam<Workload> {
         << "workload " << GetParam().name << ", seed " << Seed() << ": " << outcome.Text();
   }
 
-  Session session_{{.seed = Seed()}};
+  std::optional<Session> session_;
   std::unique_ptr<Recording> recording_;
 };
 
@@ -46,13 +51,17 @@ TEST_P(CrashTest, EveryStateIsSound) {
   Run();
   CrashStates::Limits limits;
   limits.cuts_max = FromEnvironment("PBFS_CRASH_STATES", GetParam().states_max);
-  Report(JudgeRecording(*recording_, session_.model(), limits, Seed()));
+  simulation::Scheduler(simulation::Scheduler::OptionsOf(Seed())).Run([&] {
+    Report(JudgeRecording(*recording_, session_->model(), limits, Seed()));
+  });
 }
 
 TEST_P(CrashTest, EveryCutRecoveryIsSound) {
   Run();
   const uint64_t states = FromEnvironment("PBFS_CRASH_STATES", GetParam().states_max) / 40;
-  Report(JudgeRecoveries(*recording_, session_.model(), states, 12, Seed()));
+  simulation::Scheduler(simulation::Scheduler::OptionsOf(Seed())).Run([&] {
+    Report(JudgeRecoveries(*recording_, session_->model(), states, 12, Seed()));
+  });
 }
 
 std::string NameOf(const testing::TestParamInfo<Workload>& info) { return info.param.name; }

@@ -5,6 +5,7 @@
 
 #include <iostream>
 
+#include "base/simulation/scheduler.h"
 #include "gtest/gtest.h"
 #include "tests/crash/judge.h"
 #include "tests/crash/workloads.h"
@@ -28,7 +29,15 @@ class RuleTest : public testing::TestWithParam<RuleCase> {
   ~RuleTest() override { g_disabled_rules = 0; }
 
   // What went wrong in one run without the rule; empty: nothing.
-  std::string Violation(const Workload& workload, size_t& states) {
+  std::string Violation(const Workload& workload, uint64_t seed, size_t& states) {
+    FreshFilesystem();
+    std::string violation;
+    simulation::Scheduler(simulation::Scheduler::OptionsOf(seed)).Run([&] {
+      violation = ViolationInRun(workload, states);
+    });
+    return violation;
+  }
+  std::string ViolationInRun(const Workload& workload, size_t& states) {
     Session session{{}};
     g_disabled_rules = static_cast<uint32_t>(GetParam().rule);
     workload.run(session);
@@ -50,7 +59,7 @@ TEST_P(RuleTest, IsMissedWhenSwitchedOff) {
   size_t states = 0;
   for (int run = 0; run < kRunsMax; ++run) {
     for (const char* name : GetParam().workloads) {
-      const std::string found = Violation(WorkloadNamed(name), states);
+      const std::string found = Violation(WorkloadNamed(name), static_cast<uint64_t>(run), states);
       if (found.empty()) continue;
       std::cout << "without " << GetParam().name << ", after " << states << " crash states, by "
                 << name << ": " << found << "\n";

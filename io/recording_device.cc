@@ -1,60 +1,72 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/recording_device.h"
 
-#include <algorithm>
+#include <memory>
 #include <utility>
+
+#include "base/check.h"
+#include "base/crc32c.h"
 
 namespace pbfs {
 
-// A flush under way.
+// A request under way.
 struct RecordingDevice::Tracked {
   RecordingDevice* device;
   uint64_t id;
+  uint32_t crc;  // Of what a write writes.
 };
 
+namespace {
+
+std::vector<std::byte> DataOf(const IoRequest& request) {
+  std::vector<std::byte> data(request.buffer.size_bytes());
+  request.buffer.CopyTo(0, data.data(), data.size());
+  return data;
+}
+
+}  // namespace
+
 void RecordingDevice::Submit(IoRequest& request) {
-  if (request.op == IoOp::kFlush) {
-    uint64_t id = 0;
-    {
-      MutexLock lock(mutex_);
-      id = flush_id_next_++;
-      recording_.push_back({.kind = RecordedIo::Kind::kFlushStart, .data = {}, .id = id});
-    }
-    request.PushCompletion(FlushCompleted, new Tracked{this, id});
-  } else {
-    request.PushCompletion(Completed, this);
+  if (request.op != IoOp::kRead && request.op != IoOp::kDiscard) {
+    request.PushCompletion(Completed, new Tracked(Begin(request)));
   }
   below_.Submit(request);
 }
 
-void RecordingDevice::Completed(IoRequest& request, void* context, int error) {
-  auto* self = static_cast<RecordingDevice*>(context);
-  if (error == 0 && request.op == IoOp::kWrite) {
-    RecordedIo entry{.kind = RecordedIo::Kind::kWrite,
-                     .fua = request.fua,
-                     .offset_bytes = request.offset_bytes,
-                     .data = std::vector<std::byte>(request.buffer.size_bytes())};
-    request.buffer.CopyTo(0, entry.data.data(), entry.data.size());
-    MutexLock lock(self->mutex_);
-    self->recording_.push_back(std::move(entry));
-  } else if (error == 0 && request.op == IoOp::kWriteZeroes) {
-    MutexLock lock(self->mutex_);
-    for (uint64_t done = 0; done < request.length_bytes; done += kZeroEntryBytesMax) {
-      const size_t bytes = std::min(request.length_bytes - done, kZeroEntryBytesMax);
-      self->recording_.push_back({.kind = RecordedIo::Kind::kWrite,
-                                  .offset_bytes = request.offset_bytes + done,
-                                  .data = std::vector<std::byte>(bytes)});
-    }
+RecordingDevice::Tracked RecordingDevice::Begin(const IoRequest& request) {
+  MutexLock lock(mutex_);
+  Tracked tracked{this, id_next_++, 0};
+  if (request.op == IoOp::kFlush) {
+    recording_.push_back({.kind = RecordedIo::Kind::kFlushStart, .data = {}, .id = tracked.id});
+  } else if (request.op == IoOp::kWrite) {
+    recording_.push_back({.kind = RecordedIo::Kind::kWrite,
+                          .fua = request.fua,
+                          .offset_bytes = request.offset_bytes,
+                          .data = DataOf(request),
+                          .id = tracked.id});
+    tracked.crc = Crc32c(recording_.back().data.data(), recording_.back().data.size());
+  } else {
+    recording_.push_back({.kind = RecordedIo::Kind::kWrite,
+                          .offset_bytes = request.offset_bytes,
+                          .data = std::vector<std::byte>(request.length_bytes),
+                          .id = tracked.id});
   }
-  request.Complete(error);
+  return tracked;
 }
 
-void RecordingDevice::FlushCompleted(IoRequest& request, void* context, int error) {
+void RecordingDevice::Completed(IoRequest& request, void* context, int error) {
   const std::unique_ptr<Tracked> tracked(static_cast<Tracked*>(context));
+  if (request.op == IoOp::kWrite) {
+    const std::vector<std::byte> data = DataOf(request);
+    PBFS_CHECK(Crc32c(data.data(), data.size()) == tracked->crc);
+  }
   if (error == 0) {
+    const bool flush = request.op == IoOp::kFlush;
     MutexLock lock(tracked->device->mutex_);
     tracked->device->recording_.push_back(
-        {.kind = RecordedIo::Kind::kFlushEnd, .data = {}, .id = tracked->id});
+        {.kind = flush ? RecordedIo::Kind::kFlushEnd : RecordedIo::Kind::kWriteEnd,
+         .data = {},
+         .id = tracked->id});
   }
   request.Complete(error);
 }

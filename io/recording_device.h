@@ -11,22 +11,23 @@
 
 namespace pbfs {
 
-// One entry of a recording, in the order that matters to crash states: a write is recorded when it
-// completes; a flush twice, at submission and at completion (it covers the writes that completed
-// before its submission). Failed requests are not recorded. Write-zeroes is recorded as writes of
-// zeros; a discard is not recorded: it may leave the old bytes, as the image built here then does.
+// One entry of a recording, in the order that matters to crash states. A write is recorded twice,
+// with its data when it is submitted and when it has ended: in between any part of it may be on the
+// device. A flush also: it covers the writes that ended before its submission. What failed has no
+// end. Write-zeroes is recorded as writes of zeros; a discard is not recorded: it may leave the old
+// bytes, as the image built here then does.
 struct RecordedIo {
-  enum class Kind : uint8_t { kWrite, kFlushStart, kFlushEnd, kMark };
+  enum class Kind : uint8_t { kWrite, kWriteEnd, kFlushStart, kFlushEnd, kMark };
   Kind kind;
   bool fua = false;
   uint64_t offset_bytes = 0;
   std::vector<std::byte> data;
-  // kFlushStart/kFlushEnd: pairs them. kMark: the value given to Mark().
+  // Pairs beginning and end. kMark: the value given to Mark().
   uint64_t id = 0;
 };
 
-// Wraps a device and records every write and flush with its data, for building crash images.
-// Thread-safe.
+// Wraps a device and records every write and flush with its data, for building crash images. That
+// nobody changes the memory of a write under way is checked. Thread-safe.
 class RecordingDevice : public BlockDevice {
  public:
   // `below` is borrowed.
@@ -42,14 +43,12 @@ class RecordingDevice : public BlockDevice {
 
  private:
   struct Tracked;
-  // Longer write-zeroes become several entries.
-  static constexpr uint64_t kZeroEntryBytesMax = 1 << 20;
   static void Completed(IoRequest& request, void* context, int error);
-  static void FlushCompleted(IoRequest& request, void* context, int error);
+  Tracked Begin(const IoRequest& request) ABSL_LOCKS_EXCLUDED(mutex_);
 
   BlockDevice& below_;
   Mutex mutex_;
-  uint64_t flush_id_next_ ABSL_GUARDED_BY(mutex_) = 1;
+  uint64_t id_next_ ABSL_GUARDED_BY(mutex_) = 1;
   std::vector<RecordedIo> recording_ ABSL_GUARDED_BY(mutex_);
 };
 

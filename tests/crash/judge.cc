@@ -117,7 +117,15 @@ std::string Outcome::Text() const {
 namespace {
 
 Bounds BoundsOf(const CrashStates& states, const Cut& cut) {
-  return {static_cast<uint32_t>(states.LastMark(cut, false) / 2), states.LastMark(cut, true) / 2};
+  Bounds bounds{0, 0};
+  for (const uint64_t mark : states.MarksBefore(cut.position)) {
+    if (mark % 2 == 0) {
+      bounds.ops_begun = static_cast<uint32_t>(mark / 2);
+    } else {
+      bounds.acks = mark / 2;
+    }
+  }
+  return bounds;
 }
 
 }  // namespace

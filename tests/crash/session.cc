@@ -61,7 +61,6 @@ Session::Session(const Options& options)
       recording_(std::make_unique<Recording>()),
       image_(FreshFilesystem().Fork()),
       device_(image_),
-      recorder_(device_),
       model_(kRootMode) {
   inodes_[Model::kRoot] = 0;
   Mount();
@@ -77,13 +76,17 @@ void Session::Mount() {
   auto probe = FileSystem::Probe(device_);
   PBFS_CHECK(probe.ok());
   const Superblock& superblock = probe->superblock;
-  hold_ = std::make_unique<HoldDevice>(recorder_, superblock.log_start,
+  hold_ = std::make_unique<HoldDevice>(device_, superblock.log_start,
                                        superblock.log_start + superblock.log_blocks);
+  recorder_ = std::make_unique<RecordingDevice>(*hold_);
+  // What was before is there in every state.
+  recorder_->Mark(MarkOfOp(model_.op()));
+  recorder_->Mark(MarkOfAck(model_.Acknowledge(model_.PromiseOfAll())));
   MountOptions options;
   options.cache_bytes = options_.cache_bytes;
   options.commit_interval_ns = int64_t{3600} * 1'000'000'000;
   options.log = [this](const std::string& line) { Problem(absl::StrCat("log: ", line)); };
-  auto mounted = FileSystem::Mount(*hold_, options);
+  auto mounted = FileSystem::Mount(*recorder_, options);
   PBFS_CHECK(mounted.ok());
   fs_ = *std::move(mounted);
   inodes_[Model::kRoot] = fs_->root();
@@ -108,18 +111,13 @@ void Session::Record() {
     Problem(absl::StrCat("unmount: ", status.ToString()));
   }
   fs_.reset();
-  hold_.reset();
   recording_->base = std::move(image_);
   image_ = recording_->base.Fork();
-  recorder_.TakeRecording();
-  // What was before is there in every state.
-  recorder_.Mark(MarkOfOp(model_.op()));
-  recorder_.Mark(MarkOfAck(model_.Acknowledge(model_.PromiseOfAll())));
   Mount();
 }
 
 void Session::Focus() {
-  std::vector<RecordedIo> so_far = recorder_.TakeRecording();
+  std::vector<RecordedIo> so_far = recorder_->TakeRecording();
   recording_->io.insert(recording_->io.end(), std::make_move_iterator(so_far.begin()),
                         std::make_move_iterator(so_far.end()));
   recording_->first_position = recording_->io.size();
@@ -130,10 +128,11 @@ std::unique_ptr<Recording> Session::Finish() {
   hold_->DelayAtRandom(0, std::chrono::microseconds(0));
   hold_->Release();
   fs_.reset();
-  hold_.reset();
   const size_t focus = recording_->first_position;
   Focus();
   recording_->first_position = focus;
+  recorder_.reset();
+  hold_.reset();
   return std::move(recording_);
 }
 
@@ -184,7 +183,7 @@ uint64_t Session::Size(std::string_view path) {
   return Broken() ? 0 : model_.Bytes(Find(path).id).size();
 }
 
-void Session::Begin() { recorder_.Mark(MarkOfOp(model_.Begin())); }
+void Session::Begin() { recorder_->Mark(MarkOfOp(model_.Begin())); }
 
 void Session::End(const Status& status, std::string_view what) {
   if (!status.ok()) {
@@ -431,7 +430,7 @@ void Session::Acknowledge(const Status& status, const Model::Promise& promise,
         absl::StrCat(std::string(what), " after operation ", model_.op(), ": ", status.ToString()));
     return;
   }
-  recorder_.Mark(MarkOfAck(model_.Acknowledge(promise)));
+  recorder_->Mark(MarkOfAck(model_.Acknowledge(promise)));
 }
 
 void Session::Fsync(std::string_view path, bool datasync) {

@@ -132,8 +132,8 @@ class Session {
   std::unique_ptr<Recording> recording_;
   Image image_;  // What is on the device.
   ImageDevice device_;
-  RecordingDevice recorder_;
   std::unique_ptr<HoldDevice> hold_;
+  std::unique_ptr<RecordingDevice> recorder_;
   std::unique_ptr<FileSystem> fs_;
   Model model_;
   std::map<Model::FileId, InodeNumber> inodes_;

@@ -89,7 +89,7 @@ TEST_F(Wrapped, EachLayerSeesTheRequestBeforeTheOneAboveIt) {
       &calls);
   fault_.Submit(request);
   EXPECT_THAT(calls, ElementsAre("fault", "submitter"));
-  EXPECT_EQ(recorded_then, 1u);  // The recording's frame had run by then.
+  EXPECT_EQ(recorded_then, 2u);  // The recording's frame had run by then.
 }
 
 TEST_F(Wrapped, ARequestCanBeUsedAgainOnceItCompleted) {
@@ -100,7 +100,7 @@ TEST_F(Wrapped, ARequestCanBeUsedAgainOnceItCompleted) {
     request.offset_bytes = static_cast<uint64_t>(round) * 4096;
     ASSERT_EQ(RunSync(fault_, request), 0);
   }
-  EXPECT_EQ(recording_.TakeRecording().size(), 20u);
+  EXPECT_EQ(recording_.TakeRecording().size(), 40u);
 }
 
 // Submits itself again from its completion, `left` times.
@@ -170,7 +170,7 @@ TEST_F(Wrapped, RunSyncOfManyReturnsAnErrorIfOneFailed) {
     pointers.push_back(requests.back().get());
   }
   EXPECT_EQ(RunSync(fault_, pointers), ENOSPC);
-  EXPECT_EQ(recording_.TakeRecording().size(), 4u);
+  EXPECT_EQ(recording_.TakeRecording().size(), 8u);
   EXPECT_EQ(RunSync(fault_, std::span<IoRequest* const>()), 0);
 }
 

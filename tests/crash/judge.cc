@@ -130,6 +130,11 @@ Bounds BoundsOf(const CrashStates& states, const Cut& cut) {
 
 }  // namespace
 
+std::string JudgeCut(const CrashStates& states, const Cut& cut, Image& image, const Model& model,
+                     bool grow_files) {
+  return JudgeState(image, model, BoundsOf(states, cut), grow_files);
+}
+
 Outcome JudgeRecording(const Recording& recording, const Model& model, CrashStates::Limits limits,
                        uint64_t seed, size_t violations_max) {
   Random random(seed);
@@ -139,52 +144,103 @@ Outcome JudgeRecording(const Recording& recording, const Model& model, CrashStat
   for (const Cut& cut : states.Enumerate(limits, random)) {
     Image image = states.Build(cut);
     const bool grow = ++outcome.states % kGrowEvery == 0;
-    const std::string problem = JudgeState(image, model, BoundsOf(states, cut), grow);
+    const std::string problem = JudgeCut(states, cut, image, model, grow);
     if (problem.empty()) continue;
     outcome.violations.push_back(absl::StrCat(states.Describe(cut), ": ", problem));
+    if (outcome.violations.size() == 1) outcome.first_cut = cut;
     if (outcome.violations.size() == violations_max) break;
   }
   return outcome;
 }
 
-Outcome JudgeRecoveries(const Recording& recording, const Model& model, size_t states_max,
-                        size_t cuts_each, uint64_t seed, size_t violations_max) {
-  Random random(seed);
-  CrashStates states(recording.base, recording.io);
-  Outcome outcome;
-  for (const Cut& cut : states.Enumerate(
-           {.cuts_max = states_max, .first_position = recording.first_position}, random)) {
-    const Image crashed = states.Build(cut);
+namespace {
+
+// Cuts recoveries, and recoveries of these.
+class RecoveryJudge {
+ public:
+  RecoveryJudge(const Model& model, const RecoveryLimits& limits, uint64_t seed,
+                size_t violations_max)
+      : model_(model), limits_(limits), random_(seed), violations_max_(violations_max) {}
+
+  bool full() const { return outcome_.violations.size() >= violations_max_; }
+
+  void Judge(const CrashStates& states, const Cut& cut, const Image& crashed) {
+    const std::string where = states.Describe(cut);
+    bounds_ = BoundsOf(states, cut);
     Image recovered = crashed.Fork();
-    Observed expected;
     std::vector<RecordedIo> recovery;
-    std::string problem;
-    {
-      ImageDevice below(recovered);
-      RecordingDevice recorder(below);
-      std::unique_ptr<FileSystem> filesystem;
-      problem = MountAndObserve(recorder, filesystem, expected);
-      filesystem.reset();
-      recovery = recorder.TakeRecording();
-    }
-    if (!problem.empty()) {
-      outcome.violations.push_back(absl::StrCat(states.Describe(cut), ": ", problem));
-      return outcome;
-    }
-    CrashStates cut_recoveries(crashed, recovery);
-    for (const Cut& second : cut_recoveries.Enumerate({.cuts_max = cuts_each}, random)) {
-      Image image = cut_recoveries.Build(second);
-      ++outcome.states;
-      Observed seen;
-      problem = JudgeState(image, model, BoundsOf(states, cut), false, &seen);
-      if (problem.empty() && !(seen == expected)) problem = "differs from an uncut recovery";
-      if (problem.empty()) continue;
-      outcome.violations.push_back(absl::StrCat(states.Describe(cut), "; recovery ",
-                                                cut_recoveries.Describe(second), ": ", problem));
-      if (outcome.violations.size() == violations_max) return outcome;
+    const std::string problem = Recover(recovered, recovery, expected_);
+    if (!problem.empty()) return Violation(absl::StrCat(where, ": ", problem));
+    Cuts(where, crashed, recovery, {limits_.cuts, limits_.second_cuts});
+  }
+  Outcome Take() { return std::move(outcome_); }
+
+ private:
+  std::string Recover(Image& image, std::vector<RecordedIo>& recovery, Observed& seen) {
+    ImageDevice below(image);
+    RecordingDevice recorder(below);
+    std::unique_ptr<FileSystem> filesystem;
+    const std::string problem = MountAndObserve(recorder, filesystem, seen);
+    filesystem.reset();
+    recovery = recorder.TakeRecording();
+    return problem;
+  }
+
+  // Cuts `recovery` of `crashed` at the first number of points, and what follows at the next.
+  void Cuts(const std::string& where, const Image& crashed, const std::vector<RecordedIo>& recovery,
+            std::vector<size_t> counts) {
+    const size_t count = counts.front();
+    counts.erase(counts.begin());
+    CrashStates states(crashed, recovery);
+    for (const Cut& cut : states.Enumerate({.cuts_max = count}, random_)) {
+      const std::string here = absl::StrCat(where, "; recovery ", states.Describe(cut));
+      const Image image = states.Build(cut);
+      JudgeOne(here, image.Fork());
+      if (!counts.empty() && counts.front() > 0 && !full()) {
+        Image again = image.Fork();
+        std::vector<RecordedIo> second;
+        Observed seen;
+        const std::string problem = Recover(again, second, seen);
+        if (!problem.empty()) return Violation(absl::StrCat(here, ": ", problem));
+        Cuts(here, image, second, counts);
+      }
+      if (full()) return;
     }
   }
-  return outcome;
+
+  void JudgeOne(const std::string& where, Image image) {
+    ++outcome_.states;
+    Observed seen;
+    std::string problem = JudgeState(image, model_, bounds_, false, &seen);
+    if (problem.empty() && !(seen == expected_)) problem = "differs from an uncut recovery";
+    if (!problem.empty()) Violation(absl::StrCat(where, ": ", problem));
+  }
+
+  void Violation(std::string text) { outcome_.violations.push_back(std::move(text)); }
+
+  const Model& model_;
+  const RecoveryLimits limits_;
+  Random random_;
+  const size_t violations_max_;
+  Bounds bounds_{};
+  Observed expected_;
+  Outcome outcome_;
+};
+
+}  // namespace
+
+Outcome JudgeRecoveries(const Recording& recording, const Model& model,
+                        const RecoveryLimits& limits, uint64_t seed, size_t violations_max) {
+  Random random(seed);
+  CrashStates states(recording.base, recording.io);
+  RecoveryJudge judge(model, limits, random.Next(), violations_max);
+  for (const Cut& cut : states.Enumerate(
+           {.cuts_max = limits.states, .first_position = recording.first_position}, random)) {
+    const Image crashed = states.Build(cut);
+    judge.Judge(states, cut, crashed);
+    if (judge.full()) break;
+  }
+  return judge.Take();
 }
 
 }  // namespace pbfs

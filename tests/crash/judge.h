@@ -24,10 +24,15 @@ struct Bounds {
 std::string JudgeState(Image& image, const Model& model, const Bounds& bounds, bool grow_files,
                        Observed* seen = nullptr);
 
+// The same for a cut of a recording.
+std::string JudgeCut(const CrashStates& states, const Cut& cut, Image& image, const Model& model,
+                     bool grow_files);
+
 // The outcome of going through the crash states of a recording.
 struct Outcome {
   size_t states = 0;
   std::vector<std::string> violations;  // It stops after some.
+  Cut first_cut;                        // Of the first violation.
   std::string Text() const;
 };
 inline constexpr size_t kViolationsMax = 3;
@@ -36,9 +41,16 @@ inline constexpr size_t kViolationsMax = 3;
 Outcome JudgeRecording(const Recording& recording, const Model& model, CrashStates::Limits limits,
                        uint64_t seed, size_t violations_max = kViolationsMax);
 
-// Takes `states` crash states of a workload and cuts their recovery (mount) at up to
-// `cuts_each` points each; the next mount must end where an uncut one does.
-Outcome JudgeRecoveries(const Recording& recording, const Model& model, size_t states,
-                        size_t cuts_each, uint64_t seed, size_t violations_max = kViolationsMax);
+// How recoveries are cut: of so many crash states the recovery (a mount) is recorded and cut at up
+// to `cuts` points; the recovery of each of these is recorded and cut at up to `second_cuts`.
+struct RecoveryLimits {
+  size_t states = 1;
+  size_t cuts = 12;
+  size_t second_cuts = 2;
+};
+// Whatever was cut, the next mount must end where an uncut one does.
+Outcome JudgeRecoveries(const Recording& recording, const Model& model,
+                        const RecoveryLimits& limits, uint64_t seed,
+                        size_t violations_max = kViolationsMax);
 
 }  // namespace pbfs

@@ -60,7 +60,7 @@ TEST_P(CrashTest, EveryCutRecoveryIsSound) {
   Run();
   const uint64_t states = FromEnvironment("PBFS_CRASH_STATES", GetParam().states_max) / 40;
   simulation::Scheduler(simulation::Scheduler::OptionsOf(Seed())).Run([&] {
-    Report(JudgeRecoveries(*recording_, session_->model(), states, 12, Seed()));
+    Report(JudgeRecoveries(*recording_, session_->model(), {.states = states}, Seed()));
   });
 }
 

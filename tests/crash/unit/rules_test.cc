@@ -45,7 +45,7 @@ class RuleTest : public testing::TestWithParam<RuleCase> {
     const std::unique_ptr<Recording> recording = session.Finish();
     const Outcome outcome =
         GetParam().cut_recoveries
-            ? JudgeRecoveries(*recording, session.model(), 8, 12, kSeed, 1)
+            ? JudgeRecoveries(*recording, session.model(), {.states = 8}, kSeed, 1)
             : JudgeRecording(*recording, session.model(), {.cuts_max = 400}, kSeed, 1);
     states += outcome.states;
     g_disabled_rules = 0;

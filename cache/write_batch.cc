@@ -48,25 +48,48 @@ void WriteBatch::MakeRequests() {
                          request->io.buffer.size_bytes() + kPageBytes <= request_bytes_max_ &&
                          request->io.buffer.segments().size() < kSegmentsMax;
     if (!extends) {
-      requests_.push_back(std::make_unique<Request>());
+      requests_.push_back(MakeRequest(i));
       request = requests_.back().get();
-      request->batch = this;
-      request->first = i;
-      request->count = 0;
-      request->io.op = IoOp::kWrite;
-      request->io.offset_bytes = piece.block * kPageBytes;
-      request->io.PushCompletion(&Completed, request);
     }
     request->io.buffer.Append(piece.data, kPageBytes);
     ++request->count;
   }
 }
 
+// Begins at the piece order_[first], without data yet.
+std::unique_ptr<WriteBatch::Request> WriteBatch::MakeRequest(size_t first) {
+  auto request = std::make_unique<Request>();
+  request->batch = this;
+  request->first = first;
+  request->count = 0;
+  request->io.op = IoOp::kWrite;
+  request->io.offset_bytes = pieces_[order_[first]].block * kPageBytes;
+  request->io.PushCompletion(&Completed, request.get());
+  return request;
+}
+
+// Runs as a completion.
+void WriteBatch::RetryEach(Request& request) {
+  std::vector<IoRequest*> ios;
+  ios.reserve(request.count);
+  for (size_t i = request.first; i < request.first + request.count; ++i) {
+    std::unique_ptr<Request> single = MakeRequest(i);
+    single->io.buffer.Append(pieces_[order_[i]].data, kPageBytes);
+    single->count = 1;
+    ios.push_back(&single->io);
+    request.retries.push_back(std::move(single));
+  }
+  pending_.fetch_add(ios.size(), std::memory_order_relaxed);
+  device_.SubmitBatch(ios);
+}
+
 void WriteBatch::Completed(IoRequest&, void* context, int error) {
   auto* request = static_cast<Request*>(context);
   WriteBatch* batch = request->batch;
-  for (size_t i = 0; i < request->count; ++i) {
-    batch->pieces_[batch->order_[request->first + i]].error = error;
+  if (error != 0 && request->count > 1) {
+    batch->RetryEach(*request);
+  } else if (request->count == 1) {
+    batch->pieces_[batch->order_[request->first]].error = error;
   }
   batch->EndOne();
 }

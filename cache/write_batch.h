@@ -12,7 +12,8 @@
 namespace pbfs {
 
 // Collects block writes of any files (or metadata) and issues them sorted by device block, adjacent
-// ones merged into the longest scatter-gather requests the device takes. One use: Add()...,
+// ones merged into the longest scatter-gather requests the device takes. A merged request that
+// fails is tried once more block by block, so that a bad block fails alone. One use: Add()...,
 // Start().
 //
 // Thread-compatible until Start(); completion runs on the device's completing thread.
@@ -37,9 +38,7 @@ class WriteBatch {
     uint64_t block;
     std::byte* data;
     uint64_t cookie;
-    // 0 or a positive errno. A request succeeds or fails whole, so a piece shares the error of what
-    // it was merged with.
-    int error = 0;
+    int error = 0;  // 0 or a positive errno.
   };
   void Add(uint64_t block, std::byte* data, uint64_t cookie);
   bool empty() const { return pieces_.empty(); }
@@ -52,6 +51,7 @@ class WriteBatch {
   // After completion: per-piece results, in order of Add().
   const std::vector<Piece>& pieces() const { return pieces_; }
   bool any_failed() const;
+  // Without retries.
   size_t request_count() const;
 
  private:
@@ -61,9 +61,12 @@ class WriteBatch {
     size_t first;
     size_t count;
     IoRequest io;
+    std::vector<std::unique_ptr<Request>> retries;  // After a failure: one for each block.
   };
   static void Completed(IoRequest& io, void* context, int error);
+  std::unique_ptr<Request> MakeRequest(size_t first);
   void MakeRequests();
+  void RetryEach(Request& request);
   void EndOne();
 
   BlockDevice& device_;
@@ -71,7 +74,7 @@ class WriteBatch {
   std::vector<Piece> pieces_;
   std::vector<size_t> order_;  // Indices of pieces_, by block.
   std::vector<std::unique_ptr<Request>> requests_;
-  // Requests not yet ended, and one for Start() itself.
+  // Requests not yet ended, retries included, and one for Start() itself.
   std::atomic<size_t> pending_{0};
   Done done_;
 };

@@ -100,20 +100,43 @@ TEST_F(WriteBatchTest, RequestsStayWithinTheSegmentLimit) {
   for (uint64_t block = 0; block < 1500; ++block) EXPECT_EQ(OnDevice(block), block % 251);
 }
 
-TEST_F(WriteBatchTest, AFailedRequestFailsItsPiecesAndNoOthers) {
+TEST_F(WriteBatchTest, ABadBlockFailsAloneWhateverItWasMergedWith) {
   fault_.SetDecide([](const IoRequest& request) {
-    return request.op == IoOp::kWrite && request.offset_bytes == 20 * 4096 ? ENOSPC : 0;
+    const bool covered = request.offset_bytes <= 20 * 4096 &&
+                         request.offset_bytes + request.buffer.size_bytes() > 20 * 4096;
+    return request.op == IoOp::kWrite && covered ? ENOSPC : 0;
   });
   WriteBatch batch(device_, 1 << 20);
-  for (const uint64_t block : {40, 21, 10, 20}) batch.Add(block, DataOf(block), block);
+  for (const uint64_t block : {40, 21, 10, 20, 19, 22}) batch.Add(block, DataOf(block), block);
   Run(batch);
   EXPECT_TRUE(batch.any_failed());
   std::vector<int> errors;
   for (const auto& piece : batch.pieces()) errors.push_back(piece.error);
-  EXPECT_THAT(errors, ElementsAre(0, ENOSPC, 0, ENOSPC));
-  EXPECT_EQ(OnDevice(10), 10);
+  EXPECT_THAT(errors, ElementsAre(0, 0, 0, ENOSPC, 0, 0));
+  for (const uint64_t block : {10, 19, 21, 22, 40}) EXPECT_EQ(OnDevice(block), block);
   EXPECT_EQ(OnDevice(20), 0);
-  EXPECT_EQ(OnDevice(40), 40);
+  EXPECT_EQ(batch.request_count(), 3u);
+}
+
+TEST_F(WriteBatchTest, AMergedRequestThatFailsOnceIsWrittenAllTheSame) {
+  fault_.SetDecide(
+      [first = true](const IoRequest&) mutable { return std::exchange(first, false) ? EIO : 0; });
+  WriteBatch batch(device_, 1 << 20);
+  for (const uint64_t block : {4, 5, 6}) batch.Add(block, DataOf(block), block);
+  Run(batch);
+  EXPECT_FALSE(batch.any_failed());
+  for (const uint64_t block : {4, 5, 6}) EXPECT_EQ(OnDevice(block), block);
+}
+
+TEST_F(WriteBatchTest, ADeadDeviceFailsEveryPieceOnce) {
+  fault_.FailAll(IoOp::kWrite, EIO);
+  WriteBatch batch(device_, 16 * 4096);
+  for (uint64_t block = 0; block < 64; ++block) batch.Add(block, DataOf(block), block);
+  int calls = 0;
+  batch.Start([&calls](WriteBatch&) { ++calls; });
+  EXPECT_EQ(calls, 1);
+  for (const auto& piece : batch.pieces()) EXPECT_EQ(piece.error, EIO);
+  EXPECT_EQ(fault_.failed_count(), 4u + 64u);
 }
 
 TEST_F(WriteBatchTest, DoneIsCalledOnceWhenTheLastRequestEnds) {

@@ -143,6 +143,7 @@ void FilePages::InsertDirty(uint64_t index, PageBuf& frame, bool delalloc, int64
     EnterLocked(index, frame);
   }
   MarkDirtyLocked(frame, delalloc, now_ns);
+  RemoveLostLocked(index, index);
   pages_.Unpin(frame);
 }
 
@@ -162,6 +163,7 @@ void FilePages::WritePartial(uint64_t index, size_t offset, const LogicalBuffer&
   }
   source.CopyTo(source_offset, page->data + offset, length);
   MarkDirtyLocked(*page, delalloc, now_ns);
+  if (length == kPageBytes) RemoveLostLocked(index, index);
   // Frees it unless it has become the page.
   pages_.Unpin(spare);
 }
@@ -209,7 +211,7 @@ void FilePages::CollectDirty(uint64_t first, uint64_t last, size_t max_pages,
   PendingRemovedLocked();
 }
 
-void FilePages::EndWriteback(const DirtyPage& written, bool failed) {
+size_t FilePages::EndWriteback(const DirtyPage& written, int error) {
   PageBuf& page = *written.page;
   MutexLock lock(mutex_);
   PBFS_CHECK(page.writeback);
@@ -221,16 +223,69 @@ void FilePages::EndWriteback(const DirtyPage& written, bool failed) {
     PBFS_CHECK(successor != nullptr && successor->behind);
     successor->behind = false;
   }
-  if (failed && !replaced) {
-    page.dirty = page.error = true;
-    ++dirty_count_;
-    ErrorsChangedLocked(1);
+  if (error != 0 && !replaced) {
+    write_error_ = error;
+    const size_t delalloc = KeepOrGiveUpLocked(page);
     pages_.Unpin(page);
-    return;
+    return delalloc;
   }
   pages_.dirty_pages.fetch_sub(1, std::memory_order_relaxed);
   pages_.Unpin(page);
   if (!replaced && !page.delalloc) pages_.Enqueue(page, GhostKey(page.index), true);
+  return 0;
+}
+
+size_t FilePages::KeepOrGiveUpLocked(PageBuf& page) {
+  if (pages_.error_pages.load(std::memory_order_relaxed) <
+      static_cast<int64_t>(pages_.error_pages_max())) {
+    page.dirty = page.error = true;
+    ++dirty_count_;
+    ErrorsChangedLocked(1);
+    return 0;
+  }
+  AddLostLocked(page.index);
+  const size_t delalloc = page.delalloc ? 1 : 0;
+  delalloc_count_ -= delalloc;
+  page.delalloc = false;
+  map_.erase(page.index);
+  page.mapping.store(nullptr, std::memory_order_release);
+  pages_.Release(page);
+  pages_.dirty_pages.fetch_sub(1, std::memory_order_relaxed);
+  return delalloc;
+}
+
+bool FilePages::IsLostLocked(uint64_t index) const {
+  const auto behind = lost_.upper_bound(index);
+  return behind != lost_.begin() && std::prev(behind)->second >= index;
+}
+
+void FilePages::AddLostLocked(uint64_t index) {
+  if (IsLostLocked(index)) return;
+  const auto behind = lost_.upper_bound(index);
+  uint64_t last = index;
+  if (behind != lost_.end() && behind->first == index + 1) {
+    last = behind->second;
+    lost_.erase(behind);
+  }
+  const auto next = lost_.upper_bound(index);
+  if (next != lost_.begin() && std::prev(next)->second + 1 == index) {
+    std::prev(next)->second = last;
+  } else {
+    lost_.emplace(index, last);
+  }
+}
+
+void FilePages::RemoveLostLocked(uint64_t first, uint64_t last) {
+  if (lost_.empty()) return;
+  auto it = lost_.upper_bound(first);
+  if (it != lost_.begin() && std::prev(it)->second >= first) --it;
+  while (it != lost_.end() && it->first <= last) {
+    const auto [start, end] = *it;
+    lost_.erase(it);
+    if (start < first) lost_.emplace(start, first - 1);
+    if (end > last) lost_.emplace(last + 1, end);
+    it = lost_.upper_bound(end);
+  }
 }
 
 size_t FilePages::ClearDelalloc(uint64_t first, size_t count) {
@@ -276,6 +331,7 @@ size_t FilePages::DropLocked(uint64_t first, uint64_t last) {
   pages_.dirty_pages.fetch_sub(static_cast<int64_t>(dirty), std::memory_order_relaxed);
   pending_.erase(pending_.lower_bound(first), pending_.upper_bound(last));
   PendingRemovedLocked();
+  RemoveLostLocked(first, last);
   return delalloc;
 }
 
@@ -292,9 +348,16 @@ bool FilePages::ZeroTail(uint64_t index, size_t offset, PageBuf& spare, int64_t 
   return page != nullptr;
 }
 
-bool FilePages::HasErrors() {
+int FilePages::WriteError() {
   MutexLock lock(mutex_);
-  return error_count_ > 0;
+  return error_count_ > 0 || !lost_.empty() ? write_error_ : 0;
+}
+
+int FilePages::WriteErrorAt(uint64_t index) {
+  MutexLock lock(mutex_);
+  const PageBuf* page = FindLocked(index);
+  const bool bad = (page != nullptr && page->error) || IsLostLocked(index);
+  return bad ? write_error_ : 0;
 }
 
 void FilePages::RetryErrors() {
@@ -311,6 +374,11 @@ void FilePages::RetryErrors() {
 size_t FilePages::dirty_count() {
   MutexLock lock(mutex_);
   return dirty_count_;
+}
+
+size_t FilePages::pending_count() {
+  MutexLock lock(mutex_);
+  return pending_.size();
 }
 
 size_t FilePages::writeback_count() {

@@ -23,6 +23,9 @@ namespace pbfs {
 // - A page that replaced one under writeback is not collected before that writeback ended, so two
 //   writes of one block are never in flight together.
 // - error implies dirty; such a page is not collected for writeback again until it is rewritten.
+// - Of all files together at most PageCache::error_pages_max() pages are kept with an error, or
+//   nothing else would find a frame. The data of further ones is given up, as other filesystems do
+//   with all of it: their indices are "lost", an error that goes as the others do.
 // - A page is evictable when it is neither dirty, under writeback nor delalloc; only then it is on
 // an
 //   eviction queue. Methods that take a frame over also drop the caller's pin on it.
@@ -79,11 +82,13 @@ class FilePages : public Mapping {
   // former frame is still under writeback are passed over) with index in [first, last], marks them
   // under writeback and appends them to `out`.
   void CollectDirty(uint64_t first, uint64_t last, size_t max_pages, std::vector<DirtyPage>& out);
-  // Ends the writeback of one page and its pin: clean on success (kept, evicted first; not before
-  // ClearDelalloc() if that comes later), dirty + error otherwise.
+  // Ends the writeback of one page and its pin: clean on success (`error` 0; kept, evicted first;
+  // not before ClearDelalloc() if that comes later), dirty with an error otherwise.
   // If the page was replaced meanwhile, its frame is just freed; on failure the replacing page is
   // left as it is (the range was rewritten).
-  void EndWriteback(const DirtyPage& page, bool failed);
+  // Returns how many delalloc pages were given up (0 or 1): their promise is the caller's to
+  // return.
+  size_t EndWriteback(const DirtyPage& page, int error);
   // The block range now has blocks on disk: clears delalloc; returns how many were cleared.
   size_t ClearDelalloc(uint64_t first, size_t count);
 
@@ -97,11 +102,16 @@ class FilePages : public Mapping {
   // Takes `spare` over as WritePartial() does.
   bool ZeroTail(uint64_t index, size_t offset, PageBuf& spare, int64_t now_ns);
 
-  bool HasErrors();
+  // 0, or the errno of the last failed writeback while any page is in error or lost.
+  int WriteError();
+  bool HasErrors() { return WriteError() != 0; }
+  // 0, or WriteError() if this page is in error or lost.
+  int WriteErrorAt(uint64_t index);
   // Makes error pages collectable once more (unmount's last try).
   void RetryErrors();
-  // Dirty pages, with or without error.
+  // Dirty pages, with or without error; those without.
   size_t dirty_count();
+  size_t pending_count();
   // Frames under writeback, also those that were replaced meanwhile.
   size_t writeback_count();
   size_t page_count();
@@ -134,6 +144,11 @@ class FilePages : public Mapping {
   void PendingRemovedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Returns how many were delalloc.
   size_t DropLocked(uint64_t first, uint64_t last) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // `page` was under writeback, which failed.
+  size_t KeepOrGiveUpLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsLostLocked(uint64_t index) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AddLostLocked(uint64_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveLostLocked(uint64_t first, uint64_t last) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t GhostKey(uint64_t index) const;
 
   PageCache& pages_;
@@ -146,6 +161,9 @@ class FilePages : public Mapping {
   size_t writeback_count_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t error_count_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t delalloc_count_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Ranges of lost pages, first -> last.
+  absl::btree_map<uint64_t, uint64_t> lost_ ABSL_GUARDED_BY(mutex_);
+  int write_error_ ABSL_GUARDED_BY(mutex_) = 0;
   // The least dirty_since_ns in pending_; or less, when oldest_is_stale_ (pages left since).
   int64_t oldest_dirty_ns_ ABSL_GUARDED_BY(mutex_) = INT64_MAX;
   bool oldest_is_stale_ ABSL_GUARDED_BY(mutex_) = false;

@@ -155,6 +155,8 @@ class PageCache {
 
   size_t frames_total() const { return frames_total_; }
   size_t data_frames_max() const { return frames_total_ - frames_total_ * 9 / 20; }
+  // How many pages of files are kept after their writeback failed.
+  size_t error_pages_max() const { return data_frames_max() / 2; }
   size_t frames_free() const ABSL_LOCKS_EXCLUDED(mutex_);
   struct Stats {
     uint64_t evictions = 0;

@@ -251,6 +251,37 @@ TEST_F(FilePagesTest, AnErrorIsDroppedWithItsPage) {
   EXPECT_EQ(pages_.dirty_pages.load(), 0);
 }
 
+// Beyond a limit the data of failed pages is given up; the error stays with their indices.
+TEST_F(FilePagesTest, FailedPagesBeyondTheLimitAreLostUntilWrittenAnewOrDropped) {
+  const int64_t kept = pages_.error_pages.load();
+  pages_.error_pages = static_cast<int64_t>(pages_.error_pages_max());
+  for (const uint64_t index : {1, 2, 3, 7}) AddDirty(index, 5, index == 2);
+  const size_t used = FramesUsed();
+  size_t given_up = 0;
+  for (const auto& page : Collect()) given_up += file_.EndWriteback(page, ENOSPC);
+  pages_.error_pages = kept;
+  EXPECT_EQ(given_up, 1u);
+  EXPECT_EQ(FramesUsed(), used - 4);
+  EXPECT_EQ(pages_.dirty_pages.load(), 0);
+  EXPECT_EQ(file_.WriteError(), ENOSPC);
+  EXPECT_EQ(Byte(2), -1);
+  EXPECT_EQ(file_.WriteErrorAt(2), ENOSPC);
+  EXPECT_EQ(file_.WriteErrorAt(4), 0);
+  AddDirty(2, 6);
+  EXPECT_EQ(file_.WriteErrorAt(1), ENOSPC);
+  EXPECT_EQ(file_.WriteErrorAt(2), 0);
+  EXPECT_EQ(file_.WriteErrorAt(3), ENOSPC);
+  Write(3, 0, 100, 6);
+  EXPECT_EQ(file_.WriteErrorAt(3), ENOSPC);  // The rest of the page is still lost.
+  Write(3, 0, 4096, 6);
+  EXPECT_EQ(file_.WriteErrorAt(3), 0);
+  file_.Drop(0, 6);
+  EXPECT_EQ(file_.WriteError(), ENOSPC);
+  file_.Drop(7, UINT64_MAX);
+  EXPECT_EQ(file_.WriteError(), 0);
+  file_.CheckInvariants();
+}
+
 TEST_F(FilePagesTest, RetryErrorsMakesPagesCollectableOnceMore) {
   AddDirty(1, 5);
   AddDirty(2, 5);

@@ -100,7 +100,7 @@ bool Checker::CheckSuperblocks() {
   AlignedBuffer buffer(kBlockBytes);
   for (const BlockNumber block : places) {
     const int error = ReadSync(device_, block * kBlockBytes, buffer.data(), kBlockBytes);
-    const Status status = error != 0 ? ErrnoError(error, ReadError(block, error))
+    const Status status = error != 0 ? ErrnoError(EIO, ReadError(block, error))
                                      : VerifySuperblock(buffer.data(), block);
     if (!status.ok()) {
       problems_.Add(status);
@@ -116,7 +116,7 @@ bool Checker::CheckSuperblocks() {
 Status Checker::CheckAnchors() {
   StatusOr<LogAnchor> anchor = ReadLogAnchor(device_, superblock_);
   if (!anchor.ok()) {
-    problems_.Add("log: no valid anchor: ", std::string(anchor.status().message()));
+    problems_.AddIn("log: no valid anchor", anchor.status());
     return OkStatus();
   }
   if (anchor->clean == 0) return ErrnoError(EBUSY, "the log is not clean: replay it first");
@@ -126,7 +126,7 @@ Status Checker::CheckAnchors() {
       superblock_.log_start + (anchor->header.block == superblock_.log_start ? 1 : 0);
   const int error = ReadSync(device_, other * kBlockBytes, buffer.data(), kBlockBytes);
   if (error != 0) {
-    problems_.Add(ReadError(other, error));
+    problems_.Add(ErrnoError(EIO, ReadError(other, error)));
     return OkStatus();
   }
   const Status status = VerifyLogAnchor(buffer.data(), other, superblock_);
@@ -220,7 +220,7 @@ Status Checker::WalkTree(const BlockOwner& owner, uint64_t header_owner, const T
   if (ErrnoOf(status) == ECANCELED) return status;
   if (!status.ok()) {
     walked.whole = false;
-    problems_.Add(owner.ToString(), ": ", std::string(status.message()));
+    problems_.AddIn(owner.ToString(), status);
   }
   return OkStatus();
 }
@@ -272,6 +272,7 @@ StatusOr<CheckReport> CheckReplayed(BlockDevice& device, const CheckOptions& opt
   if (!probe.must_be_read_only) {
     StatusOr<RecoveryResult> replayed = ReplayLog(overlay, probe.superblock);
     if (!replayed.ok()) {
+      if (!IsCorruption(replayed.status())) return replayed.status();
       CheckReport report;
       ProblemList(report, options.problem_lines_max).Add(replayed.status());
       return report;

@@ -28,6 +28,8 @@ struct CheckReport {
   // A line for each contradiction: "WHAT NUMBER: FIELD is THIS, THAT was found". No newline.
   std::vector<std::string> problems;
   uint64_t problem_count = 0;  // With those that have no line.
+  // Of those, blocks that the device could not read: the rest may only follow from them.
+  uint64_t io_error_count = 0;
   // Legal, but worth knowing.
   std::vector<std::string> notes;
   bool clean() const { return problem_count == 0; }
@@ -67,7 +69,7 @@ struct CheckReport {
 StatusOr<CheckReport> CheckFilesystem(BlockDevice& device, const CheckOptions& options = {});
 
 // As the next mount would find it: a dirty log is replayed into memory first, nothing is written. A
-// log that cannot be replayed is a problem in the report.
+// damaged log is a problem in the report, one that cannot be read an error.
 StatusOr<CheckReport> CheckReplayed(BlockDevice& device, const CheckOptions& options = {});
 
 }  // namespace pbfs

@@ -25,12 +25,23 @@ class ProblemList {
     ++report_.problem_count;
     if (report_.problems.size() < lines_max_) report_.problems.push_back(absl::StrCat(parts...));
   }
-  // A verifier's words.
-  void Add(const Status& status) { Add(std::string(status.message())); }
+  // A verifier's words, or what could not be read.
+  void Add(const Status& status) {
+    NoteError(status);
+    Add(std::string(status.message()));
+  }
+  void AddIn(const std::string& where, const Status& status) {
+    NoteError(status);
+    Add(where, ": ", std::string(status.message()));
+  }
   void Mute() { muted_ = true; }
   void Unmute() { muted_ = false; }
 
  private:
+  void NoteError(const Status& status) {
+    if (!muted_ && ErrnoOf(status) == EIO) ++report_.io_error_count;
+  }
+
   CheckReport& report_;
   const size_t lines_max_;
   bool muted_ = false;

@@ -119,6 +119,12 @@ int Fsck::Print(const CheckReport& report) {
     for (const std::string& note : report.notes) std::printf("note: %s\n", Printable(note).c_str());
     PrintStats(report.stats);
   }
+  if (report.io_error_count > 0) {
+    std::fprintf(stderr, "fsck.pbfs: %s: %llu blocks cannot be read: the check is not complete\n",
+                 name_.c_str(), static_cast<unsigned long long>(report.io_error_count));
+    // Contradictions may be there only because something could not be read.
+    return kFsckFailed | (report.problem_count > report.io_error_count ? kFsckErrorsLeft : 0);
+  }
   if (report.clean()) {
     std::printf("%s: clean, %llu files, %llu directories, %llu of %llu blocks used\n",
                 name_.c_str(),

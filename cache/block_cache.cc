@@ -121,7 +121,8 @@ Status BlockCache::ReadFromDevice(PageBuf& page, Verifier verify, const void* co
   request.offset_bytes = block * kPageBytes;
   request.buffer.Append(page.data, kPageBytes);
   if (const int error = RunSync(device_, request); error != 0) {
-    return ErrnoError(EIO, absl::StrCat("block ", block, ": read failed, errno ", error));
+    return ErrnoError(EIO, absl::StrCat(device_.geometry().name, ": block ", block,
+                                        ": read failed: ", std::strerror(error)));
   }
   return verify == nullptr ? OkStatus() : verify(page.data, block, context);
 }

@@ -39,13 +39,17 @@ struct FileSystemImpl::ReadOperation {
   std::vector<std::unique_ptr<IoRequest>> requests;
   std::atomic<size_t> pending{1};
   std::atomic<int> error{0};
+  std::atomic<BlockNumber> failed_block{0};
 
   uint64_t lock_start() const { return offset_bytes; }
   uint64_t lock_end() const { return offset_bytes + length_bytes; }
 
-  static void Completed(IoRequest&, void* context, int error) {
+  static void Completed(IoRequest& request, void* context, int error) {
     auto* self = static_cast<ReadOperation*>(context);
-    if (error != 0) self->error.store(error, std::memory_order_relaxed);
+    if (error != 0) {
+      self->failed_block.store(request.offset_bytes / kBlockBytes, std::memory_order_relaxed);
+      self->error.store(error, std::memory_order_relaxed);
+    }
     self->Release();
   }
 
@@ -75,13 +79,21 @@ struct FileSystemImpl::ReadOperation {
       skip = 0;
     }
     if (const int failed = error.load(std::memory_order_relaxed); failed != 0) {
-      status =
-          ErrnoError(EIO, absl::StrCat("inode ", inode->ino, ": reading: ", std::strerror(failed)));
+      status = filesystem.DataReadError(inode->ino, failed_block.load(std::memory_order_relaxed),
+                                        failed);
     }
     done(status, data, std::move(hold));
     inode->range.Unlock(lock_start(), lock_end(), RangeLock::Mode::kShared);
   }
 };
+
+Status FileSystemImpl::DataReadError(InodeNumber ino, BlockNumber block, int error) const {
+  Status status =
+      ErrnoError(EIO, absl::StrCat(device_.geometry().name, ": block ", block, ": data of inode ",
+                                   ino, ": read failed: ", std::strerror(error)));
+  if (options_.log) options_.log(std::string(status.message()));
+  return status;
+}
 
 void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes,
                           ReadDone done) {
@@ -192,15 +204,11 @@ void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePa
   const size_t length = payload.data.size_bytes();
   StatusOr<InodeRef> inode = inodes_.Get(ino);
   Status status = CheckWritable();
-  if (status.ok() && log_) status = log_->error();
+  if (status.ok() && log_) status = log_->CheckWritable();
   if (status.ok()) status = inode.status();
   if (status.ok()) status = CheckRegular(**inode);
   if (status.ok() && (offset_bytes > kFileBytesMax || length > kFileBytesMax - offset_bytes)) {
     status = ErrnoError(EFBIG, "file too large");
-  }
-  if (status.ok() && pages_.error_pages.load(std::memory_order_relaxed) >
-                         static_cast<int64_t>(pages_.data_frames_max() / 2)) {
-    status = ErrnoError(EIO, "too much data could not be written");
   }
   if (!status.ok() || length == 0) {
     done(status);
@@ -281,8 +289,7 @@ Status FileSystemImpl::FillPage(const InodeRef& inode, uint64_t index, PageHold&
   const int error = ReadSync(device_, extent.block * kBlockBytes, frame->data, kPageBytes);
   if (error != 0) {
     pages_.Unpin(*frame);
-    return ErrnoError(EIO, absl::StrCat("inode ", inode->ino, ": block ", extent.block,
-                                        ": reading: ", std::strerror(error)));
+    return DataReadError(inode->ino, extent.block, error);
   }
   // Behind the end of file the block holds garbage.
   const uint64_t size = inode->size.load(std::memory_order_acquire);

@@ -96,6 +96,8 @@ class FileSystemImpl final : public FileSystem {
 
   // Data (data_ops.cc, size_ops.cc).
   Status PrepareRead(ReadOperation& operation);
+  // What a failed read answers; says it in the log, too.
+  Status DataReadError(InodeNumber ino, BlockNumber block, int error) const;
   Status WriteLocked(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
                      const WriteFlags& flags);
   Status KillPrivileges(const InodeRef& inode);
@@ -112,6 +114,8 @@ class FileSystemImpl final : public FileSystem {
   Status ZeroOldTail(const InodeRef& inode);
   Status SetSize(const InodeRef& inode, uint64_t size);
   Status Shrink(const InodeRef& inode, uint64_t size);
+  void CutPages(const InodeRef& inode, uint64_t size, PageBuf& spare);
+  void FinishShrink(const InodeRef& inode, uint64_t first_gone, bool on_tree);
   Status Grow(const InodeRef& inode, uint64_t size);
 
   BlockDevice& device_;

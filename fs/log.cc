@@ -93,7 +93,7 @@ Status Log::WriteAnchor(uint64_t epoch, uint64_t first_sequence, bool clean) {
   if (error == 0) error = FlushSync(device_);
   if (error != 0) {
     return ErrnoError(error, absl::StrCat(device_.geometry().name, ": block ", anchor->header.block,
-                                          ": writing the log anchor: ", std::strerror(error)));
+                                          ": log anchor: write failed: ", std::strerror(error)));
   }
   epoch_ = epoch;
   return OkStatus();
@@ -140,10 +140,7 @@ StatusOr<std::unique_ptr<Transaction>> Log::Begin(uint32_t blocks) {
     UnlockGate();
     AnnounceBlocking();
     MutexLock lock(mutex_);
-    if (!error_.ok()) {
-      return ErrnoError(EROFS,
-                        absl::StrCat("filesystem is read-only: ", std::string(error_.message())));
-    }
+    PBFS_RETURN_IF_ERROR(CheckWritableLocked());
     if (SpaceForLocked(blocks)) continue;
     ++stats_.space_waits;
     ++space_waiters_;
@@ -210,8 +207,8 @@ void Log::DataFlushCompleted(IoRequest&, void* context, int error) {
   Log& log = flush->log;
   Status status;
   if (error != 0) {
-    status = ErrnoError(
-        EIO, absl::StrCat(log.device_.geometry().name, ": flushing: ", std::strerror(error)));
+    status = ErrnoError(EIO, absl::StrCat(log.device_.geometry().name,
+                                          ": flush of file data failed: ", std::strerror(error)));
     log.Fail(status);
   }
   for (Done& done : flush->waiters) done(status);
@@ -256,6 +253,17 @@ Status Log::error() const {
   return error_;
 }
 
+Status Log::CheckWritable() const {
+  MutexLock lock(mutex_);
+  return CheckWritableLocked();
+}
+
+Status Log::CheckWritableLocked() const {
+  if (error_.ok()) return OkStatus();
+  return ErrnoError(EROFS,
+                    absl::StrCat("read-only after an error: ", std::string(error_.message())));
+}
+
 void Log::Fail(const Status& status) {
   std::vector<Waiter> waiters;
   {
@@ -271,7 +279,7 @@ void Log::Fail(const Status& status) {
     writer_wake_.SignalAll();
   }
   if (options_.log) {
-    options_.log(absl::StrCat("filesystem is now read-only: ", std::string(status.message())));
+    options_.log(absl::StrCat(std::string(status.message()), "; the filesystem is read-only now"));
   }
   for (Waiter& waiter : waiters) waiter.done(status);
 }
@@ -337,8 +345,8 @@ bool Log::WriteBackSome(size_t* picked) {
   }
   if (!bad.ok()) {
     // Ours or memory's fault, found before it reached the disk.
-    Fail(ErrnoError(EIO,
-                    absl::StrCat("refused to write bad metadata: ", std::string(bad.message()))));
+    Fail(ErrnoError(EIO, absl::StrCat(device_.geometry().name, ": refused to write bad metadata: ",
+                                      std::string(bad.message()))));
   } else {
     if (!RuleHolds(Rule::kTail)) {
       // The flush before each checkpoint covers all that completed before its tail was computed; so
@@ -351,8 +359,10 @@ bool Log::WriteBackSome(size_t* picked) {
     done.Wait();
     for (const WriteBatch::Piece& piece : batch.pieces()) {
       if (piece.error == 0) continue;
-      Fail(ErrnoError(EIO, absl::StrCat(device_.geometry().name, ": block ", piece.block,
-                                        ": writing metadata: ", std::strerror(piece.error))));
+      const uint32_t magic = reinterpret_cast<const BlockHeader*>(piece.data)->magic;
+      Fail(ErrnoError(
+          EIO, absl::StrCat(device_.geometry().name, ": block ", piece.block, ": ",
+                            StructureName(magic), ": write failed: ", std::strerror(piece.error))));
       bad = error();
       break;
     }

@@ -82,6 +82,8 @@ class Log {
 
   // OK, or why the filesystem went read-only.
   Status error() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // OK or EROFS.
+  Status CheckWritable() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Turns the filesystem read-only: nothing more becomes durable, all waiters get the error.
   void Fail(const Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -175,6 +177,8 @@ class Log {
   void GrowCheckpointBuffer(size_t bytes);
   uint64_t TailLocked(Lsn* sequence) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int WriteCheckpoint(const SealedBody& body);
+  Status FlushAndWrite(const SealedBody& body, bool sealed);
+  Status CheckWritableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool RunCycle(bool seal);
   void FinishCycle(const SealedBody& body, bool sealed);
   void ReleaseWrittenLocked(const std::vector<Written>& flushed)

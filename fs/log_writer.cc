@@ -53,16 +53,7 @@ bool Log::RunCycle(bool seal) {
     MutexLock lock(mutex_);
     flushed.swap(written_);
   }
-  int error = 0;
-  if (RuleHolds(Rule::kFlushBeforeLog) || !seal) error = FlushSync(device_);
-  const char* what = "flushing";
-  if (error == 0 && seal) {
-    what = "writing the log";
-    error = WriteCheckpoint(body);
-  }
-  if (error != 0) {
-    const Status status = ErrnoError(
-        EIO, absl::StrCat(device_.geometry().name, ": ", what, ": ", std::strerror(error)));
+  if (const Status status = FlushAndWrite(body, seal); !status.ok()) {
     Fail(status);
     return false;
   }
@@ -73,6 +64,26 @@ bool Log::RunCycle(bool seal) {
   }
   FinishCycle(body, seal);
   return true;
+}
+
+Status Log::FlushAndWrite(const SealedBody& body, bool sealed) {
+  const std::string& name = device_.geometry().name;
+  if (RuleHolds(Rule::kFlushBeforeLog) || !sealed) {
+    if (const int error = FlushSync(device_); error != 0) {
+      return ErrnoError(EIO, absl::StrCat(name, ": flush before checkpoint ",
+                                          sealed ? body.sequence : open_sequence(),
+                                          " failed: ", std::strerror(error)));
+    }
+  }
+  if (!sealed) return OkStatus();
+  // Another flush may have failed meanwhile, and what it should have covered is lost although this
+  // one succeeded: the checkpoint must not name it.
+  PBFS_RETURN_IF_ERROR(error());
+  if (const int error = WriteCheckpoint(body); error != 0) {
+    return ErrnoError(EIO, absl::StrCat(name, ": block ", RingBlock(body.start), ": checkpoint ",
+                                        body.sequence, ": write failed: ", std::strerror(error)));
+  }
+  return OkStatus();
 }
 
 // The first checkpoint whose images are still needed; the open position if there is none.

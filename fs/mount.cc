@@ -57,6 +57,7 @@ StatusOr<FileSystem::ProbeResult> FileSystem::Probe(BlockDevice& device) {
       break;
     }
   }
+  if (ErrnoOf(superblock.status()) == EIO) return superblock.status();
   if (!superblock.ok()) {
     return ErrnoError(EINVAL, absl::StrCat(name, ": not a pbfs filesystem: ",
                                            std::string(superblock.status().message())));
@@ -120,7 +121,7 @@ FileSystemImpl::FileSystemImpl(BlockDevice& device, const MountOptions& options,
       read_only_(options.read_only || options.no_recovery),
       pages_(options.cache_bytes),
       cache_(pages_, device),
-      reader_{cache_, superblock_},
+      reader_{cache_, superblock_, options_.log ? &options_.log : nullptr},
       hash_(superblock_),
       space_(reader_),
       inode_allocator_(reader_, space_),
@@ -185,6 +186,7 @@ Status FileSystemImpl::Unmount() {
   if (log_ == nullptr) return OkStatus();
   orphans_->ForgetReferences();
   orphans_->Drain();
+  if (log_->error().ok()) writeback_->RetryErrors();
   Status status = writeback_->FlushAll();
   orphans_->Stop();
   writeback_->Stop();

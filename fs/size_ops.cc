@@ -2,6 +2,7 @@
 // Changing a file's size.
 #include <sys/stat.h>
 
+#include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "fs/filesystem_impl.h"
 #include "fs/rules.h"
@@ -30,6 +31,7 @@ Status FileSystemImpl::SetSize(const InodeRef& inode, uint64_t size) {
 }
 
 Status FileSystemImpl::Grow(const InodeRef& inode, uint64_t size) {
+  PBFS_RETURN_IF_ERROR(log_->CheckWritable());
   // The zeroed tail, and all data below the new size, are on disk before the size is.
   PBFS_RETURN_IF_ERROR(ZeroOldTail(inode));
   PBFS_RETURN_IF_ERROR(writeback_->Flush(inode));
@@ -42,22 +44,10 @@ Status FileSystemImpl::Grow(const InodeRef& inode, uint64_t size) {
 }
 
 Status FileSystemImpl::Shrink(const InodeRef& inode, uint64_t size) {
-  PBFS_RETURN_IF_ERROR(log_->error());
+  PBFS_RETURN_IF_ERROR(log_->CheckWritable());
   const uint64_t first_gone = (size + kPageBytes - 1) / kPageBytes;
   PageBuf* const spare = pages_.Allocate(PageUse::kData);  // Before writeback is held up.
   writeback_->BeginExclusive(inode);
-  writeback_->Unpromise(*inode, inode->pages.Drop(first_gone, UINT64_MAX));
-  if (size % kPageBytes != 0) {
-    const uint64_t last = size / kPageBytes;
-    if (!inode->pages.IsDirtyOrDelalloc(last)) {
-      inode->pages.Drop(last, last);  // Read again, it is masked.
-    } else {
-      PageCache::Pin(*spare);  // ZeroTail() takes a pin over.
-      inode->pages.ZeroTail(last, size % kPageBytes, *spare, NowNs());
-    }
-  }
-  pages_.Unpin(*spare);
-  inode->size.store(size, std::memory_order_release);
   bool done = false;
   bool on_tree = false;
   Status status = Run(kChangingSize, [&](Operation& operation) -> Status {
@@ -69,13 +59,39 @@ Status FileSystemImpl::Shrink(const InodeRef& inode, uint64_t size) {
     if (!on_tree) return OkStatus();
     return orphans_->Add(operation, inode->ino, OrphanKind::kTruncate);
   });
-  if (status.ok() && size % kPageBytes != 0) {
-    inode->truncated.store(inode->changed.load(std::memory_order_acquire),
-                           std::memory_order_release);
+  if (status.ok()) {
+    CutPages(inode, size, *spare);
+    inode->size.store(size, std::memory_order_release);
+    if (!done) FinishShrink(inode, first_gone, on_tree);
   }
-  if (status.ok() && !done) status = orphans_->FinishTruncate(inode, first_gone, on_tree);
+  pages_.Unpin(*spare);
   writeback_->EndExclusive(inode);
   return status;
+}
+
+// The file ends at `size` from now on. Nothing is under writeback.
+void FileSystemImpl::CutPages(const InodeRef& inode, uint64_t size, PageBuf& spare) {
+  const uint64_t first_gone = (size + kPageBytes - 1) / kPageBytes;
+  writeback_->Unpromise(*inode, inode->pages.Drop(first_gone, UINT64_MAX));
+  if (size % kPageBytes == 0) return;
+  const uint64_t last = size / kPageBytes;
+  if (!inode->pages.IsDirtyOrDelalloc(last)) {
+    inode->pages.Drop(last, last);  // Read again, it is masked.
+  } else {
+    PageCache::Pin(spare);  // ZeroTail() takes a pin over.
+    inode->pages.ZeroTail(last, size % kPageBytes, spare, NowNs());
+  }
+  inode->truncated.store(inode->changed.load(std::memory_order_acquire), std::memory_order_release);
+}
+
+// The truncation has happened; what is left behind the end of file may not stay there while the
+// file can grow again.
+void FileSystemImpl::FinishShrink(const InodeRef& inode, uint64_t first_gone, bool on_tree) {
+  const Status status = orphans_->FinishTruncate(inode, first_gone, on_tree);
+  if (status.ok() || ErrnoOf(status) == EROFS) return;
+  log_->Fail(ErrnoError(
+      EIO, absl::StrCat(device_.geometry().name, ": inode ", inode->ino,
+                        ": freeing blocks behind its end: ", std::string(status.message()))));
 }
 
 }  // namespace pbfs

@@ -159,8 +159,9 @@ void Log::CancelBlockLocked(BlockNumber block) {
   const auto found = items_.find(block);
   if (found == items_.end()) return;
   // A write of the block in flight must not land after the block has a new owner. It completes
-  // without anybody's help, so waiting here under the gate is short.
-  while (found->second->writeback) {
+  // without anybody's help, so waiting here under the gate is short. After an error no block gets a
+  // new owner.
+  while (error_.ok() && found->second->writeback) {
     AnnounceBlocking();
     writeback_done_.Wait(mutex_);
     if (!items_.contains(block)) return;

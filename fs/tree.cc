@@ -30,6 +30,14 @@ Tree::Record RecordAt(const std::byte* leaf, uint32_t index) {
 // ---- MetaReader ---------------------------------------------------------------------------------
 
 StatusOr<BlockRef> MetaReader::Read(BlockNumber block, uint32_t magic, uint64_t owner) const {
+  StatusOr<BlockRef> ref = ReadChecked(block, magic, owner);
+  if (ref.ok() || log == nullptr) return ref;
+  (*log)(absl::StrCat(StructureName(magic), ": ", std::string(ref.status().message())));
+  return ref;
+}
+
+StatusOr<BlockRef> MetaReader::ReadChecked(BlockNumber block, uint32_t magic,
+                                           uint64_t owner) const {
   if (block >= superblock.total_blocks) {
     return CorruptionError(absl::StrCat("block ", block, ": number is past the device's ",
                                         superblock.total_blocks, " blocks"));

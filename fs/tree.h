@@ -30,11 +30,16 @@ class NodeSpace {
 struct MetaReader {
   BlockCache& cache;
   const Superblock& superblock;
+  // Gets a line for each block that cannot be read or is not what it should be; may be nullptr.
+  const std::function<void(const std::string& line)>* log = nullptr;
   // Reads and verifies a block of the given magic and owner (both checked on every access, since
   // the cache is shared). Errors name the block and the field.
   StatusOr<BlockRef> Read(BlockNumber block, uint32_t magic, uint64_t owner) const;
   // Starts reading blocks that are not cached; block numbers past the device are passed over.
   void Readahead(BlockNumber first, uint32_t count) const;
+
+ private:
+  StatusOr<BlockRef> ReadChecked(BlockNumber block, uint32_t magic, uint64_t owner) const;
 };
 
 // The one on-disk B+tree of pbfs: 64-bit keys, values of 0..kTreeValueBytesMax bytes. It serves

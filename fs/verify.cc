@@ -344,6 +344,29 @@ Status VerifyCheckpointHeader(const std::byte* data, BlockNumber block,
 
 // ---- Dispatch -----------------------------------------------------------------------------------
 
+const char* StructureName(uint32_t magic) {
+  switch (magic) {
+    case kMagicSuperblock:
+      return "superblock";
+    case kMagicState:
+      return "state block";
+    case kMagicAgTable:
+      return "group table";
+    case kMagicBitmap:
+      return "bitmap";
+    case kMagicInodes:
+      return "inodes";
+    case kMagicTree:
+      return "tree node";
+    case kMagicLogAnchor:
+      return "log anchor";
+    case kMagicCheckpoint:
+      return "checkpoint";
+    default:
+      return "metadata";
+  }
+}
+
 Status VerifyBlock(const std::byte* data, BlockNumber block, const Superblock& superblock) {
   switch (HeaderOf(data).magic) {
     case kMagicSuperblock:

@@ -16,6 +16,9 @@
 
 namespace pbfs {
 
+// What messages call a metadata block with this magic: "tree node".
+const char* StructureName(uint32_t magic);
+
 // ---- Header
 
 // CRC-32C of the block as its header has it: with the crc field taken as zero.

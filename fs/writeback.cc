@@ -21,6 +21,10 @@ constexpr size_t kRequestBytesMax = 1 << 20;
 constexpr uint64_t kMetadataPerInode = 4;
 constexpr uint64_t kBlocksPerMetadataBlock = 64;
 
+// What fsync says about a failed write, as Linux has it: ENOSPC (the host of an image file is full)
+// or EIO.
+int WriteErrno(int error) { return error == ENOSPC || error == EDQUOT ? ENOSPC : EIO; }
+
 }  // namespace
 
 Writeback::Writeback(BlockDevice& device, const MetaReader& reader, PageCache& pages,
@@ -134,7 +138,7 @@ bool Writeback::OverDirtyLimit() const {
 
 // True when a round of the inode would store something: pages, a size, a time.
 bool Writeback::NeedsRound(Inode& inode) {
-  if (inode.pages.dirty_count() > 0) return true;
+  if (inode.pages.pending_count() > 0) return true;
   {
     MutexLock lock(inode.writeback_lock);
     if (inode.pending_mtime) return true;
@@ -163,7 +167,8 @@ void Writeback::DropIfClean(Inode& inode) {
   std::list<InodeRef> clean;  // Unpinned after the lock.
   MutexLock lock(mutex_);
   // Under the lock: who makes it dirty from here on puts it on the list again.
-  const bool needed = NeedsRound(inode) || inode.pages.writeback_count() > 0;
+  const bool needed = NeedsRound(inode) || inode.pages.dirty_count() > 0 ||
+                      inode.pages.HasErrors() || inode.pages.writeback_count() > 0;
   if (!inode.on_dirty_list || needed) return;
   inode.on_dirty_list = false;
   clean.splice(clean.end(), dirty_, inode.dirty_position);
@@ -213,7 +218,8 @@ void Writeback::ReleaseRoundSlot(Inode& inode, const Status& status) {
 StatusOr<BlockRun> Writeback::ClaimRun(BlockNumber goal, uint32_t wanted) {
   for (int attempt = 0;; ++attempt) {
     auto run = space_.Claim(goal, wanted);
-    if (run.ok() || ErrnoOf(run.status()) != EAGAIN || attempt == 3) return run;
+    if (run.ok() || ErrnoOf(run.status()) != EAGAIN) return run;
+    if (attempt == 3) return ErrnoError(ENOSPC, "all free blocks wait for a log commit");
     PBFS_RETURN_IF_ERROR(log_.ForceAll());
   }
 }
@@ -274,8 +280,13 @@ std::unique_ptr<Writeback::Round> Writeback::BuildRound(const InodeRef& inode, s
   round->size_after = all || round->pages.empty()
                           ? size
                           : std::min(size, (round->pages.back().index + 1) * kBlockBytes);
-  // With a failed page the size must not rise over what that page should have stored.
-  if (inode->pages.HasErrors()) round->size_after = 0;
+  round->errors.resize(round->pages.size(), 0);
+  if (inode->pages.HasErrors()) {
+    // The size rises over failed pages only together with a good one behind them.
+    const uint64_t end = round->pages.empty() ? 0 : (round->pages.back().index + 1) * kBlockBytes;
+    round->size_after = std::min(round->size_after, end);
+    FailBehindBadTail(*round);
+  }
   const Lsn truncated = inode->truncated.load(std::memory_order_acquire);
   if (truncated > log_.durable_sequence()) round->status = log_.Force(truncated);
   if (round->status.ok()) round->status = MapPages(*round);
@@ -291,6 +302,7 @@ void Writeback::Submit(std::vector<std::unique_ptr<Round>> rounds) {
     if (!round->status.ok()) continue;
     if (!RuleHolds(Rule::kDataBeforeMetadata)) round->status = CommitRound(*round);
     for (size_t i = 0; i < round->pages.size(); ++i) {
+      if (round->errors[i] != 0) continue;
       batch->writes->Add(round->blocks[i], round->pages[i].page->data, i);
     }
   }
@@ -319,7 +331,7 @@ bool Writeback::EndsWithoutWaiting(const Batch& batch) {
   if (batch.writes->any_failed()) return false;
   for (const auto& round : batch.rounds) {
     Inode& inode = *round->inode;
-    if (!round->status.ok() || !round->claimed.empty()) return false;
+    if (!round->status.ok() || !round->failure.ok() || !round->claimed.empty()) return false;
     if (round->size_after > inode.stored_size.load(std::memory_order_acquire)) return false;
     MutexLock lock(inode.writeback_lock);
     if (inode.pending_mtime) return false;
@@ -396,15 +408,80 @@ Status Writeback::CommitExtents(Round& round, bool grows, const std::optional<Ti
   return OkStatus();
 }
 
+// Which pages the device did not take.
+void Writeback::NoteErrors(Round& round, const std::vector<WriteBatch::Piece>& pieces) {
+  size_t piece = round.first_piece;
+  size_t count = 0;
+  for (size_t i = 0; i < round.pages.size(); ++i) {
+    if (round.errors[i] != 0) continue;
+    const WriteBatch::Piece& written = pieces[piece++];
+    if (written.error == 0) continue;
+    round.errors[i] = WriteErrno(written.error);
+    if (++count > 1) continue;
+    round.failure =
+        ErrnoError(round.errors[i], absl::StrCat(device_.geometry().name, ": block ", written.block,
+                                                 ": data of inode ", round.inode->ino,
+                                                 ": write failed: ", std::strerror(written.error)));
+  }
+  if (count == 0 || !options_.log) return;
+  std::string line(round.failure.message());
+  if (count > 1) absl::StrAppend(&line, " (and ", count - 1, " more blocks)");
+  options_.log(line);
+}
+
+// Behind the stored size the block on the device holds garbage until the page with the zeroed tail
+// is written. If that failed, the size must stay, and what lies behind it fails, too.
+void Writeback::FailBehindBadTail(Round& round) {
+  Inode& inode = *round.inode;
+  const uint64_t stored = inode.stored_size.load(std::memory_order_acquire);
+  if (stored % kBlockBytes == 0) return;
+  const uint64_t tail = stored / kBlockBytes;
+  int error = inode.pages.WriteErrorAt(tail);
+  for (size_t i = 0; i < round.pages.size(); ++i) {
+    if (round.pages[i].index == tail) error = round.errors[i];
+    if (round.pages[i].index > tail && round.errors[i] == 0) round.errors[i] = error;
+  }
+  if (error == 0) return;
+  round.size_after = 0;
+  if (round.failure.ok()) round.failure = ErrorOf(inode);
+}
+
+// Cuts the failed pages out of what the round stores: they get no blocks, and the size does not
+// rise to them.
+void Writeback::KeepGoodParts(Round& round) {
+  uint64_t end = 0;
+  size_t at = 0;
+  std::vector<Extent> good;
+  for (const Extent& extent : round.claimed) {
+    while (round.pages[at].index < extent.file_block) ++at;
+    for (uint32_t i = 0; i < extent.length; ++i) {
+      const BlockNumber block = extent.block + i;
+      if (round.errors[at + i] != 0) {
+        space_.Unclaim({block, 1});
+      } else if (i > 0 && round.errors[at + i - 1] == 0) {
+        ++good.back().length;
+      } else {
+        good.push_back({extent.file_block + i, block, 1, false});
+      }
+    }
+  }
+  round.claimed = std::move(good);
+  for (size_t i = 0; i < round.pages.size(); ++i) {
+    if (round.errors[i] == 0) end = (round.pages[i].index + 1) * kBlockBytes;
+  }
+  round.size_after = std::min(round.size_after, end);
+}
+
 void Writeback::FinishRound(Round& round) {
   Inode& inode = *round.inode;
+  if (round.status.ok() && !round.failure.ok()) KeepGoodParts(round);
   if (round.status.ok()) round.status = CommitRound(round);
-  const bool failed = !round.status.ok();
-  if (failed) {
+  if (!round.status.ok()) {
     for (size_t i = round.committed; i < round.claimed.size(); ++i) {
       space_.Unclaim({round.claimed[i].block, round.claimed[i].length});
     }
-    if (options_.log) {
+    // EROFS: has been said when it became so.
+    if (options_.log && ErrnoOf(round.status) != EROFS) {
       options_.log(absl::StrCat("inode ", inode.ino,
                                 ": writing data: ", std::string(round.status.message())));
     }
@@ -415,14 +492,25 @@ void Writeback::FinishRound(Round& round) {
 // Its pages, promise and slot.
 void Writeback::EndRound(Round& round) {
   Inode& inode = *round.inode;
-  const bool failed = !round.status.ok();
   size_t real = 0;
   for (size_t i = 0; i < round.committed; ++i) {
     real += inode.pages.ClearDelalloc(round.claimed[i].file_block, round.claimed[i].length);
   }
-  for (const FilePages::DirtyPage& page : round.pages) inode.pages.EndWriteback(page, failed);
+  size_t given_up = 0;
+  for (size_t i = 0; i < round.pages.size(); ++i) {
+    const int error = round.status.ok() ? round.errors[i] : WriteErrno(ErrnoOf(round.status));
+    given_up += inode.pages.EndWriteback(round.pages[i], error);
+  }
   UsePromise(inode, real);
-  ReleaseRoundSlot(inode, round.status);
+  Unpromise(inode, given_up);
+  ReleaseRoundSlot(inode, round.status.ok() ? round.failure : round.status);
+}
+
+Status Writeback::ErrorOf(Inode& inode) {
+  const int error = inode.pages.WriteError();
+  if (error == 0) return OkStatus();
+  return ErrnoError(error, absl::StrCat(device_.geometry().name, ": inode ", inode.ino,
+                                        ": some data could not be written"));
 }
 
 void Writeback::UsePromise(Inode& inode, uint64_t blocks) {
@@ -465,12 +553,9 @@ void Writeback::ExtentLoop() {
 void Writeback::FinishBatch(Batch& batch) {
   const std::vector<WriteBatch::Piece>& pieces = batch.writes->pieces();
   for (auto& round : batch.rounds) {
-    for (size_t i = 0; round->status.ok() && i < round->pages.size(); ++i) {
-      const WriteBatch::Piece& piece = pieces[round->first_piece + i];
-      if (piece.error == 0) continue;
-      round->status =
-          ErrnoError(piece.error, absl::StrCat(device_.geometry().name, ": block ", piece.block,
-                                               ": ", std::strerror(piece.error)));
+    if (round->status.ok() && batch.writes->any_failed()) {
+      NoteErrors(*round, pieces);
+      FailBehindBadTail(*round);
     }
     FinishRound(*round);
     DropIfClean(*round->inode);
@@ -479,11 +564,8 @@ void Writeback::FinishBatch(Batch& batch) {
 
 // ---- Flushing -----------------------------------------------------------------------------------
 
+// What failed before fails it, but only after what can be written was.
 void Writeback::FlushAsync(const InodeRef& inode, Done done) {
-  if (inode->pages.HasErrors()) {
-    done(ErrnoError(EIO, absl::StrCat("inode ", inode->ino, ": data could not be written")));
-    return;
-  }
   {
     MutexLock lock(inode->writeback_lock);
     if (inode->round_active) {
@@ -499,17 +581,26 @@ void Writeback::FlushAsync(const InodeRef& inode, Done done) {
   }
   if (!NeedsRound(*inode)) {
     ReleaseRoundSlot(*inode, OkStatus());
-    done(OkStatus());
+    done(ErrorOf(*inode));
     return;
   }
   {
+    auto flushed = std::make_shared<InodeRef>(inode.Clone());
+    auto answer = [this, flushed, done = std::move(done)](const Status& status) {
+      done(status.ok() ? ErrorOf(**flushed) : status);
+    };
     MutexLock lock(inode->writeback_lock);
-    inode->round_waiters.push_back({std::move(done)});
+    inode->round_waiters.push_back({std::move(answer)});
   }
   // Without a limit: it takes everything that is dirty now.
   std::vector<std::unique_ptr<Round>> rounds;
   rounds.push_back(BuildRound(inode, SIZE_MAX));
   Submit(std::move(rounds));
+}
+
+void Writeback::RetryErrors() {
+  MutexLock lock(mutex_);
+  for (const InodeRef& inode : dirty_) inode->pages.RetryErrors();
 }
 
 Status Writeback::Flush(const InodeRef& inode) {

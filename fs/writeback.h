@@ -63,6 +63,9 @@ class Writeback {
   void FlushAllAsync(Done done) ABSL_LOCKS_EXCLUDED(mutex_);
   Status FlushAll();
 
+  // Makes pages of failed writebacks part of the next round: a last try.
+  void RetryErrors() ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Waits until no round of the inode runs and keeps new ones from starting, until EndExclusive().
   // For truncation: nothing is under writeback in between.
   void BeginExclusive(const InodeRef& inode);
@@ -86,9 +89,11 @@ class Writeback {
     std::vector<Extent> claimed;      // New extents, not in the map yet.
     uint64_t size_after = 0;          // disk.size_bytes may rise to this.
     std::vector<BlockNumber> blocks;  // Where each page goes.
+    std::vector<int> errors;          // Why each page does not get to the device; 0: it does.
     size_t first_piece = 0;           // In the batch.
     size_t committed = 0;             // Of `claimed`, in committed transactions.
-    Status status;
+    Status status;                    // Of the round as a whole: not OK fails all pages.
+    Status failure;                   // The first of `errors`, in words.
   };
   struct Batch {
     std::vector<std::unique_ptr<Round>> rounds;
@@ -109,8 +114,12 @@ class Writeback {
   void BatchWritten(std::unique_ptr<Batch> batch) ABSL_LOCKS_EXCLUDED(mutex_);
   void BatchEnded() ABSL_LOCKS_EXCLUDED(mutex_);
   void FinishBatch(Batch& batch);
+  void NoteErrors(Round& round, const std::vector<WriteBatch::Piece>& pieces);
+  void FailBehindBadTail(Round& round);
+  void KeepGoodParts(Round& round);
   void FinishRound(Round& round);
   void EndRound(Round& round);
+  Status ErrorOf(Inode& inode);
   Status CommitRound(Round& round);
   Status CommitExtents(Round& round, bool grows, const std::optional<Time>& mtime);
   // True when a round of the inode would store something.

@@ -6,21 +6,85 @@
 #include "io/completion_scope.h"
 
 namespace pbfs {
+namespace {
+
+// An errno as the context of a completion.
+void* ToContext(int error) { return reinterpret_cast<void*>(static_cast<intptr_t>(error)); }
+int FromContext(void* context) {
+  return static_cast<int>(reinterpret_cast<intptr_t>(context));
+}
+
+}  // namespace
+
+FaultDevice::~FaultDevice() { Release(); }
+
+bool FaultDevice::Matches(const Rule& rule, const IoRequest& request) {
+  if (rule.op && *rule.op != request.op) return false;
+  if (request.op != IoOp::kFlush) {
+    const uint64_t length_bytes = request.length_bytes + request.buffer.size_bytes();
+    if (request.offset_bytes >= rule.end_bytes ||
+        request.offset_bytes + length_bytes <= rule.begin_bytes) {
+      return false;
+    }
+  }
+  return !rule.matches || rule.matches(request);
+}
+
+FaultDevice::Verdict FaultDevice::JudgeLocked(const IoRequest& request) {
+  ++counts_[static_cast<size_t>(request.op)];
+  if (const int error = op_errors_[static_cast<size_t>(request.op)]; error != 0) {
+    return {Action::kFail, error};
+  }
+  Verdict verdict;
+  bool found = false;
+  for (ActiveRule& active : rules_) {
+    if (!Matches(active.rule, request)) continue;
+    ++active.seen;
+    const bool hit = active.rule.from_then_on ? active.seen >= active.rule.nth
+                                              : active.seen == active.rule.nth;
+    if (hit && !found) verdict = {active.rule.action, active.rule.error};
+    found |= hit;
+  }
+  if (!found && decide_) verdict.error = decide_(request);
+  return verdict;
+}
 
 void FaultDevice::Submit(IoRequest& request) {
-  int error = 0;
+  Verdict verdict;
   {
     MutexLock lock(mutex_);
-    error = op_errors_[static_cast<size_t>(request.op)];
-    if (error == 0 && decide_) error = decide_(request);
-    if (error != 0) ++failed_count_;
+    verdict = JudgeLocked(request);
+    const bool holds = verdict.action == Action::kHold || verdict.action == Action::kHoldCompletion;
+    if (verdict.error != 0 && !holds) ++failed_count_;
   }
   request.PushCompletion(Completed, this);
-  if (error != 0) {
-    CompleteInline(request, error);
-  } else {
-    below_.Submit(request);
+  switch (verdict.action) {
+    case Action::kFail:
+      if (verdict.error != 0) return CompleteInline(request, verdict.error);
+      break;
+    case Action::kFailDone:
+      request.PushCompletion(FailDone, ToContext(verdict.error));
+      break;
+    case Action::kHold: {
+      MutexLock lock(mutex_);
+      held_.push_back({&request, false, 0});
+      return;
+    }
+    case Action::kHoldCompletion:
+      request.PushCompletion(HoldDone, this);
+      break;
   }
+  below_.Submit(request);
+}
+
+void FaultDevice::FailDone(IoRequest& request, void* context, int error) {
+  request.Complete(error != 0 ? error : FromContext(context));
+}
+
+void FaultDevice::HoldDone(IoRequest& request, void* context, int error) {
+  auto* self = static_cast<FaultDevice*>(context);
+  MutexLock lock(self->mutex_);
+  self->held_.push_back({&request, true, error});
 }
 
 void FaultDevice::Completed(IoRequest& request, void* context, int error) {
@@ -34,6 +98,38 @@ void FaultDevice::Completed(IoRequest& request, void* context, int error) {
     }
   }
   request.Complete(error);
+}
+
+void FaultDevice::Release() {
+  std::vector<Held> held;
+  {
+    MutexLock lock(mutex_);
+    held.swap(held_);
+  }
+  for (const Held& one : held) {
+    if (one.done) {
+      CompleteInline(*one.request, one.error);
+    } else {
+      below_.Submit(*one.request);
+    }
+  }
+}
+
+size_t FaultDevice::held_count() const {
+  MutexLock lock(mutex_);
+  return held_.size();
+}
+
+void FaultDevice::AddRule(Rule rule) {
+  MutexLock lock(mutex_);
+  rules_.push_back({std::move(rule)});
+}
+
+void FaultDevice::Heal() {
+  MutexLock lock(mutex_);
+  rules_.clear();
+  decide_ = nullptr;
+  op_errors_ = {};
 }
 
 void FaultDevice::SetDecide(Decide decide) {
@@ -54,6 +150,11 @@ void FaultDevice::FailAll(IoOp op, int error) {
 uint64_t FaultDevice::failed_count() const {
   MutexLock lock(mutex_);
   return failed_count_;
+}
+
+uint64_t FaultDevice::count(IoOp op) const {
+  MutexLock lock(mutex_);
+  return counts_[static_cast<size_t>(op)];
 }
 
 }  // namespace pbfs

@@ -38,6 +38,15 @@ class IoRequest {
   uint64_t length_bytes = 0;
   LogicalBuffer buffer;
 
+  // For the one layer that watches over late requests (WatchedDevice), while it has the request.
+  struct Watch {
+    IoRequest* older = nullptr;
+    IoRequest* newer = nullptr;
+    int64_t started_ns = 0;
+    bool said = false;
+  };
+  Watch watch;
+
   void PushCompletion(CompletionFunction function, void* context) {
     PBFS_CHECK(depth_ < kStackDepthMax);
     stack_[depth_++] = {function, context};

@@ -401,7 +401,11 @@ void TransferEngine::StepEnded(Piece& piece, int result) {
   // Part of a sector: the end of an image file that was cut short. Direct I/O could not go on from
   // there.
   const uint64_t step_bytes = static_cast<uint64_t>(result) / kSectorBytes * kSectorBytes;
-  if (step_bytes == 0) return PieceEnded(piece, EIO);
+  if (step_bytes == 0) {
+    // Part of a sector was written: the next try says why no more (the host of a file is full).
+    const bool may_say = result > 0 && piece.op != IoOp::kRead && ++piece.retries <= kRetriesMax;
+    return may_say ? Start(piece) : PieceEnded(piece, EIO);
+  }
   piece.done_bytes += step_bytes;
   PBFS_CHECK(piece.done_bytes <= piece.length_bytes);
   if (piece.done_bytes == piece.length_bytes) return PieceEnded(piece, 0);

@@ -16,6 +16,11 @@ std::atomic<size_t> g_call_bytes_max{0};
 // The next calls fail with this errno, as many as say.
 std::atomic<int> g_fail_error{0};
 std::atomic<int> g_fail_count{0};
+// Before those, so many calls are passed on.
+std::atomic<int> g_pass_count{0};
+// The failing calls do not fail but move nothing, or this much.
+std::atomic<bool> g_fail_with_result{false};
+std::atomic<size_t> g_fail_result{0};
 std::atomic<int> g_call_count{0};
 std::atomic<int> g_unaligned_count{0};
 std::atomic<int> g_dsync_count{0};
@@ -25,6 +30,10 @@ std::atomic<int> g_fallocate_error{0};
 bool Refuse() {
   ++g_call_count;
   if (g_fail_count.load() <= 0) return false;
+  if (g_pass_count.load() > 0) {
+    --g_pass_count;
+    return false;
+  }
   --g_fail_count;
   errno = g_fail_error.load();
   return true;
@@ -43,7 +52,7 @@ std::vector<iovec> Cut(const iovec* segments, int count) {
 }
 
 ssize_t Call(long number, int fd, const iovec* segments, int count, off_t offset, int flags) {
-  if (Refuse()) return -1;
+  if (Refuse()) return g_fail_with_result ? static_cast<ssize_t>(g_fail_result.load()) : -1;
   if (offset % 512 != 0) ++g_unaligned_count;
   if ((flags & RWF_DSYNC) != 0) ++g_dsync_count;
   const std::vector<iovec> cut = Cut(segments, count);
@@ -84,6 +93,8 @@ class ShortTransferTest : public ::testing::Test {
   ~ShortTransferTest() override {
     g_call_bytes_max = 0;
     g_fail_count = 0;
+    g_pass_count = 0;
+    g_fail_with_result = false;
     g_fallocate_error = 0;
   }
 
@@ -202,6 +213,104 @@ TEST_F(ShortTransferTest, ARequestOfSeveralPiecesFailsWithTheErrorOfOne) {
   g_fail_count = 1;
   EXPECT_EQ(RunSync(*device_, write), EIO);
   EXPECT_GE(g_call_count.load(), 2);
+}
+
+// Every size a call may stop at, and every way a request may be cut into segments.
+TEST_F(ShortTransferTest, EverySizeOfAShortTransferIsContinued) {
+  UringDeviceOptions options;
+  options.force_thread_pool = true;
+  options.force_buffered = true;
+  device_ = *UringDevice::Open(file_.path(), options);
+  AlignedMemory out(8192);
+  AlignedMemory in(8192);
+  const auto request = [](IoRequest& io, IoOp op, AlignedMemory& memory, size_t segment_bytes) {
+    io.op = op;
+    for (size_t at = 0; at < memory.size(); at += segment_bytes) {
+      io.buffer.Append(memory.data() + at, segment_bytes);
+    }
+  };
+  for (size_t limit = 512; limit <= 8192; limit += limit < 2100 ? 1 : 97) {
+    out.FillPattern(limit);
+    for (const size_t segment_bytes : {512, 2048, 8192}) {
+      IoRequest write;
+      request(write, IoOp::kWrite, out, segment_bytes);
+      IoRequest read;
+      request(read, IoOp::kRead, in, segment_bytes);
+      in.Fill(0);
+      g_call_bytes_max = limit;
+      ASSERT_EQ(RunSync(*device_, write), 0) << limit;
+      ASSERT_EQ(RunSync(*device_, read), 0) << limit;
+      ASSERT_TRUE(in == out) << limit;
+    }
+  }
+}
+
+// At every step of a request that is moved in eight.
+TEST_F(ShortTransferTest, AnErrorAtAnyStepFailsTheRequestWithItsErrno) {
+  AlignedMemory data(8 * 512);
+  g_call_bytes_max = 512;
+  for (const int error : {EIO, ENOSPC, EROFS}) {
+    for (int step = 0; step < 8; ++step) {
+      g_fail_error = error;
+      for (const bool write : {false, true}) {
+        g_pass_count = step;
+        g_fail_count = 1;
+        g_call_count = 0;
+        const int result = write ? WriteSync(*device_, 0, data.data(), data.size())
+                                 : ReadSync(*device_, 0, data.data(), data.size());
+        EXPECT_EQ(result, error) << step;
+        EXPECT_EQ(g_call_count.load(), step + 1);
+      }
+    }
+  }
+}
+
+TEST_F(ShortTransferTest, AnInterruptionAtAnyStepIsRetried) {
+  AlignedMemory out(8 * 512);
+  out.FillPattern(9);
+  AlignedMemory in(8 * 512);
+  g_call_bytes_max = 512;
+  for (const int error : {EINTR, EAGAIN}) {
+    for (int step = 0; step < 8; ++step) {
+      g_fail_error = error;
+      g_pass_count = step;
+      g_fail_count = 3;
+      ASSERT_EQ(WriteSync(*device_, 0, out.data(), out.size()), 0);
+      g_pass_count = step;
+      g_fail_count = 3;
+      ASSERT_EQ(ReadSync(*device_, 0, in.data(), in.size()), 0);
+      EXPECT_TRUE(in == out);
+    }
+  }
+}
+
+TEST_F(ShortTransferTest, ACallThatMovesNothingIsAnError) {
+  AlignedMemory data(8 * 512);
+  g_call_bytes_max = 512;
+  g_fail_with_result = true;
+  g_fail_result = 0;
+  for (int step = 0; step < 8; ++step) {
+    for (const bool write : {false, true}) {
+      g_pass_count = step;
+      g_fail_count = 1;
+      EXPECT_EQ(write ? WriteSync(*device_, 0, data.data(), data.size())
+                      : ReadSync(*device_, 0, data.data(), data.size()),
+                EIO);
+    }
+  }
+}
+
+// What a buffered write to a full host file does: first a part, then the reason.
+TEST_F(ShortTransferTest, APartOfASectorIsTriedAgainToLearnWhy) {
+  AlignedMemory data(8 * 512);
+  g_fail_with_result = true;
+  g_fail_result = 100;
+  g_fail_count = 2;
+  EXPECT_EQ(WriteSync(*device_, 0, data.data(), data.size()), 0);
+  g_fail_count = 1 << 30;
+  EXPECT_EQ(WriteSync(*device_, 0, data.data(), data.size()), EIO);
+  g_fail_count = 1;  // The end of a file that was cut.
+  EXPECT_EQ(ReadSync(*device_, 0, data.data(), data.size()), EIO);
 }
 
 }  // namespace

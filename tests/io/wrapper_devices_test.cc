@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// FaultDevice, RecordingDevice and OverlayDevice over memory.
+// FaultDevice, WatchedDevice, RecordingDevice and OverlayDevice over memory.
 #include <gmock/gmock.h>
 
+#include <chrono>
+#include <thread>
+
+#include "base/mutex.h"
 #include "io/fault_device.h"
 #include "io/memory_device.h"
 #include "io/overlay_device.h"
 #include "io/recording_device.h"
+#include "io/watched_device.h"
 #include "tests/io/test_util.h"
 
 namespace pbfs {
@@ -73,6 +78,129 @@ TEST_F(FaultDeviceTest, OnCompleteSeesEveryResultAndMayReplaceIt) {
   EXPECT_EQ(Put(device, 0, 4096, 4), EIO);
   EXPECT_EQ(ValueAt(memory_, 0, 4096), 4);  // It did reach the device.
   EXPECT_THAT(seen, ElementsAre(ENXIO, 0));
+}
+
+TEST_F(FaultDeviceTest, ARuleFailsTheNthRequestOfItsKindOnceOrFromThenOn) {
+  for (const bool from_then_on : {false, true}) {
+    FaultDevice device(memory_);
+    device.AddRule({.op = IoOp::kWrite,
+                    .begin_bytes = 4096,
+                    .end_bytes = 8192,
+                    .nth = 2,
+                    .from_then_on = from_then_on,
+                    .error = ENOSPC});
+    EXPECT_EQ(Put(device, 4096, 4096, 1), 0);
+    EXPECT_EQ(Put(device, 0, 4096, 1), 0);
+    EXPECT_EQ(Put(device, 8192, 4096, 1), 0);
+    EXPECT_EQ(ValueAt(device, 4096, 4096), 1);
+    EXPECT_EQ(Put(device, 0, 8192, 2), ENOSPC);
+    EXPECT_EQ(ValueAt(memory_, 0, 8192), 1);
+    EXPECT_EQ(Put(device, 4096, 4096, 3), from_then_on ? ENOSPC : 0);
+    EXPECT_EQ(FlushSync(device), 0);
+    device.Heal();
+    EXPECT_EQ(Put(device, 4096, 4096, 1), 0);
+    EXPECT_EQ(device.count(IoOp::kWrite), 6u);
+    EXPECT_EQ(device.count(IoOp::kFlush), 1u);
+  }
+}
+
+TEST_F(FaultDeviceTest, ARequestMayBeDoneAndReportedAsFailed) {
+  FaultDevice device(memory_);
+  device.AddRule({.op = IoOp::kWrite, .action = FaultDevice::Action::kFailDone});
+  EXPECT_EQ(Put(device, 0, 4096, 7), EIO);
+  EXPECT_EQ(ValueAt(memory_, 0, 4096), 7);
+}
+
+TEST_F(FaultDeviceTest, HeldRequestsAndCompletionsEndWithRelease) {
+  for (const auto action : {FaultDevice::Action::kHold, FaultDevice::Action::kHoldCompletion}) {
+    FaultDevice device(memory_);
+    device.AddRule({.op = IoOp::kWrite, .action = action});
+    AlignedMemory data(4096);
+    data.Fill(9);
+    ASSERT_EQ(Put(memory_, 0, 4096, 1), 0);
+    TrackedRequest late;
+    device.Submit(late.Set(IoOp::kWrite, 0, data.data(), data.size()).request);
+    EXPECT_EQ(device.held_count(), 1u);
+    EXPECT_EQ(late.error.load(), -1);
+    EXPECT_EQ(ValueAt(memory_, 0, 4096), action == FaultDevice::Action::kHold ? 1 : 9);
+    EXPECT_EQ(Put(device, 4096, 4096, 2), 0);  // The others go on.
+    device.Release();
+    EXPECT_EQ(late.error.load(), 0);
+    EXPECT_EQ(device.held_count(), 0u);
+    EXPECT_EQ(ValueAt(memory_, 0, 4096), 9);
+  }
+}
+
+class WatchedDeviceTest : public WrapperTest {
+ protected:
+  // Waits for so many lines, not for ever.
+  std::vector<std::string> Lines(size_t count) {
+    for (int i = 0; i < 2000; ++i) {
+      {
+        MutexLock lock(mutex_);
+        if (lines_.size() >= count) return lines_;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    MutexLock lock(mutex_);
+    return lines_;
+  }
+  WatchedDevice::Options Impatient() {
+    return {.limit = std::chrono::milliseconds(20),
+            .interval = std::chrono::milliseconds(5),
+            .log = [this](const std::string& line) {
+              MutexLock lock(mutex_);
+              lines_.push_back(line);
+            }};
+  }
+
+  FaultDevice fault_{memory_};
+  Mutex mutex_;
+  std::vector<std::string> lines_;
+};
+
+TEST_F(WatchedDeviceTest, SaysOnceWhichRequestDoesNotEndAndWhenItDoes) {
+  WatchedDevice device(fault_, Impatient());
+  fault_.AddRule({.op = IoOp::kRead, .action = FaultDevice::Action::kHold});
+  fault_.AddRule({.op = IoOp::kFlush, .action = FaultDevice::Action::kHoldCompletion});
+  AlignedMemory data(8192);
+  TrackedRequest read;
+  device.Submit(read.Set(IoOp::kRead, 5 * 4096, data.data(), data.size()).request);
+  EXPECT_THAT(Lines(1), ElementsAre("memory: block 5: read of 8192 bytes has taken 0 s so far: the "
+                                    "device does not answer"));
+  TrackedRequest flush;
+  flush.request.op = IoOp::kFlush;
+  device.Submit(flush.Arm().request);
+  EXPECT_EQ(Put(device, 0, 4096, 1), 0);  // Others pass.
+  EXPECT_EQ(Lines(2)[1], "memory: flush has taken 0 s so far: the device does not answer");
+  fault_.Release();
+  EXPECT_EQ(read.error.load(), 0);
+  EXPECT_EQ(flush.error.load(), 0);
+  EXPECT_THAT(Lines(4)[2], testing::EndsWith("has taken 0 s, and has ended now"));
+}
+
+TEST_F(WatchedDeviceTest, PassesEverythingOnAndIsSilentAboutWhatEnds) {
+  fault_.AddRule({.op = IoOp::kWrite, .nth = 3, .error = ENOSPC});
+  {
+    WatchedDevice device(fault_, Impatient());
+    std::vector<std::unique_ptr<AlignedMemory>> memory;
+    std::vector<std::unique_ptr<IoRequest>> requests;
+    std::vector<IoRequest*> pointers;
+    for (uint64_t i = 0; i < 20; ++i) {
+      memory.push_back(std::make_unique<AlignedMemory>(4096));
+      memory.back()->Fill(static_cast<int>(i + 1));
+      requests.push_back(std::make_unique<IoRequest>());
+      requests.back()->op = IoOp::kWrite;
+      requests.back()->offset_bytes = i * 8192;
+      requests.back()->buffer.Append(memory.back()->data(), 4096);
+      pointers.push_back(requests.back().get());
+    }
+    EXPECT_EQ(RunSync(device, pointers), ENOSPC);
+    std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  }
+  EXPECT_EQ(ValueAt(memory_, 4 * 8192, 4096), 5);
+  EXPECT_EQ(ValueAt(memory_, 2 * 8192, 4096), 0);
+  EXPECT_TRUE(lines_.empty());
 }
 
 using RecordingDeviceTest = WrapperTest;

@@ -190,7 +190,8 @@ Status Server::MountFileSystem() {
     options.commit_interval_ns = kPlainCommitIntervalNs;
   }
   options.log = [this](const std::string& line) { logger_.Write(line); };
-  PBFS_ASSIGN_OR_RETURN(fs_, FileSystem::Mount(*device_, options));
+  watched_ = std::make_unique<WatchedDevice>(*device_, WatchedDevice::Options{.log = options.log});
+  PBFS_ASSIGN_OR_RETURN(fs_, FileSystem::Mount(*watched_, options));
   const MountReport& report = fs_->mount_report();
   if (report.replayed) {
     logger_.Write(absl::StrCat("replayed ", report.checkpoints_replayed, " checkpoints (",
@@ -214,6 +215,7 @@ Status Server::Run() {
   if (!status.ok()) logger_.Write(WithContext(status, "unmount").ToString());
   session_->Stop();
   fs_.reset();
+  watched_.reset();
   device_.reset();
   lock_.Release();
   session_->AnswerDestroy();

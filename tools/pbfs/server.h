@@ -8,6 +8,7 @@
 #include "fs/filesystem.h"
 #include "fs/fuse/session.h"
 #include "io/uring_device.h"
+#include "io/watched_device.h"
 #include "tools/pbfs/device_lock.h"
 #include "tools/pbfs/logger.h"
 #include "tools/pbfs/mount_options.h"
@@ -56,6 +57,7 @@ class Server {
   // Destroyed from the last to the first.
   DeviceLock lock_;
   std::unique_ptr<UringDevice> device_;
+  std::unique_ptr<WatchedDevice> watched_;  // device_, for fs_.
   std::unique_ptr<FileSystem> fs_;
   std::unique_ptr<fuse::Session> session_;
 

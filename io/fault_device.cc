@@ -10,9 +10,7 @@ namespace {
 
 // An errno as the context of a completion.
 void* ToContext(int error) { return reinterpret_cast<void*>(static_cast<intptr_t>(error)); }
-int FromContext(void* context) {
-  return static_cast<int>(reinterpret_cast<intptr_t>(context));
-}
+int FromContext(void* context) { return static_cast<int>(reinterpret_cast<intptr_t>(context)); }
 
 }  // namespace
 
@@ -40,8 +38,8 @@ FaultDevice::Verdict FaultDevice::JudgeLocked(const IoRequest& request) {
   for (ActiveRule& active : rules_) {
     if (!Matches(active.rule, request)) continue;
     ++active.seen;
-    const bool hit = active.rule.from_then_on ? active.seen >= active.rule.nth
-                                              : active.seen == active.rule.nth;
+    const bool hit =
+        active.rule.from_then_on ? active.seen >= active.rule.nth : active.seen == active.rule.nth;
     if (hit && !found) verdict = {active.rule.action, active.rule.error};
     found |= hit;
   }

@@ -15,7 +15,8 @@ namespace pbfs {
 // Wraps a device and lets chosen requests fail, come late or never end. Thread-safe.
 //
 // What happens to a request is decided once, in order of submission: by FailAll(), else by the
-// first rule that it matches, else by `decide`. These run under a lock and must not submit requests.
+// first rule that it matches, else by `decide`. These run under a lock and must not submit
+// requests.
 class FaultDevice : public BlockDevice {
  public:
   using Decide = std::function<int(const IoRequest& request)>;

@@ -140,6 +140,7 @@ StatusOr<std::unique_ptr<Transaction>> Log::Begin(uint32_t blocks) {
     UnlockGate();
     AnnounceBlocking();
     MutexLock lock(mutex_);
+    if (shut_down_) return error_;
     if (!error_.ok()) {
       return ErrnoError(EROFS,
                         absl::StrCat("filesystem is read-only: ", std::string(error_.message())));
@@ -256,22 +257,39 @@ Status Log::error() const {
   return error_;
 }
 
+std::vector<Log::Waiter> Log::TakeWaitersLocked() {
+  std::vector<Waiter> waiters;
+  waiters.swap(force_waiters_);
+  for (Done& done : flush_waiters_) waiters.push_back({0, std::move(done)});
+  flush_waiters_.clear();
+  space_changed_.SignalAll();
+  writeback_done_.SignalAll();
+  metadata_wake_.SignalAll();
+  writer_wake_.SignalAll();
+  return waiters;
+}
+
 void Log::Fail(const Status& status) {
   std::vector<Waiter> waiters;
   {
     MutexLock lock(mutex_);
     if (!error_.ok()) return;
     error_ = status;
-    waiters.swap(force_waiters_);
-    for (Done& done : flush_waiters_) waiters.push_back({0, std::move(done)});
-    flush_waiters_.clear();
-    space_changed_.SignalAll();
-    writeback_done_.SignalAll();
-    metadata_wake_.SignalAll();
-    writer_wake_.SignalAll();
+    waiters = TakeWaitersLocked();
   }
   if (options_.log) {
     options_.log(absl::StrCat("filesystem is now read-only: ", std::string(status.message())));
+  }
+  for (Waiter& waiter : waiters) waiter.done(status);
+}
+
+void Log::Shutdown(const Status& status) {
+  std::vector<Waiter> waiters;
+  {
+    MutexLock lock(mutex_);
+    error_ = status;
+    shut_down_ = true;
+    waiters = TakeWaitersLocked();
   }
   for (Waiter& waiter : waiters) waiter.done(status);
 }

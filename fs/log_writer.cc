@@ -55,9 +55,9 @@ bool Log::RunCycle(bool seal) {
   }
   int error = 0;
   if (RuleHolds(Rule::kFlushBeforeLog) || !seal) error = FlushSync(device_);
-  const char* what = "flushing";
+  std::string what = "flushing";
   if (error == 0 && seal) {
-    what = "writing the log";
+    what = absl::StrCat("block ", RingBlock(body.start), ": writing the log");
     error = WriteCheckpoint(body);
   }
   if (error != 0) {

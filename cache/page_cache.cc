@@ -246,6 +246,7 @@ struct PageCache::Impl {
   // Frames allocated as PageUse::kData that are on no list: private, dirty or under writeback. A
   // parked page waits for its reader only.
   size_t data_busy = 0;
+  bool data_limited = true;
 
   CondVar changed;
   size_t waiters = 0;
@@ -325,7 +326,8 @@ void PageCache::Take(std::span<PageBuf*> out, PageUse use) {
 PageCache::Outcome PageCache::TakeLocked(std::span<PageBuf*> out, PageUse use) {
   const bool data = use == PageUse::kData;
   PBFS_CHECK(!data || out.size() <= data_frames_max());
-  if (data && impl_->data_busy + out.size() > data_frames_max()) return Outcome::kNothing;
+  if (data && impl_->data_limited && impl_->data_busy + out.size() > data_frames_max())
+    return Outcome::kNothing;
   while (FreeCountLocked() < out.size()) {
     const Outcome outcome = EvictOneLocked();
     if (outcome != Outcome::kTaken) return outcome;
@@ -471,6 +473,12 @@ void PageCache::Release(PageBuf& page) {
 
 void PageCache::NotifyReclaimable() {
   MutexLock lock(mutex_);
+  WakeLocked();
+}
+
+void PageCache::LiftDataLimit() {
+  MutexLock lock(mutex_);
+  impl_->data_limited = false;
   WakeLocked();
 }
 

@@ -154,6 +154,8 @@ class PageCache {
   void NotifyReclaimable() ABSL_LOCKS_EXCLUDED(mutex_);
 
   size_t frames_total() const { return frames_total_; }
+  // Data may have all frames from now on: nothing is written any more, so nothing waits for that.
+  void LiftDataLimit() ABSL_LOCKS_EXCLUDED(mutex_);
   size_t data_frames_max() const { return frames_total_ - frames_total_ * 9 / 20; }
   // How many pages of files are kept after their writeback failed.
   size_t error_pages_max() const { return data_frames_max() / 2; }

@@ -49,7 +49,7 @@ Attributes FileSystemImpl::AttributesOfInode(Inode& inode) {
 
 StatusOr<Attributes> FileSystemImpl::GetAttributes(InodeNumber ino) {
   InodeRef inode;
-  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
   return AttributesOfInode(*inode);
 }
 
@@ -57,7 +57,7 @@ StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,
                                                      const SetAttributes& request) {
   PBFS_RETURN_IF_ERROR(CheckWritable());
   InodeRef inode;
-  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
   if (request.size_bytes) {
     PBFS_RETURN_IF_ERROR(SetSize(inode, *request.size_bytes));
   }
@@ -106,14 +106,14 @@ Status FileSystemImpl::KillPrivileges(const InodeRef& inode) {
 StatusOr<std::string> FileSystemImpl::GetXattr(InodeNumber ino, std::string_view name) {
   PBFS_RETURN_IF_ERROR(CheckXattrName(name));
   InodeRef inode;
-  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
   ReaderLock lock(inode->lock);
   return Xattrs(reader_, space_, hash_, inode->disk).Get(name);
 }
 
 StatusOr<std::vector<std::string>> FileSystemImpl::ListXattr(InodeNumber ino) {
   InodeRef inode;
-  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
   ReaderLock lock(inode->lock);
   return Xattrs(reader_, space_, hash_, inode->disk).List();
 }
@@ -122,7 +122,7 @@ Status FileSystemImpl::SetXattr(InodeNumber ino, std::string_view name, std::str
                                 int flags) {
   PBFS_RETURN_IF_ERROR(CheckXattrName(name));
   InodeRef inode;
-  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
   return Run(kSettingXattr, [&](Operation& operation) -> Status {
     DiskInode& disk = operation.Touch(inode, /*modified=*/false);
     return Xattrs(reader_, space_, hash_, disk).Set(operation.transaction(), name, value, flags);
@@ -132,7 +132,7 @@ Status FileSystemImpl::SetXattr(InodeNumber ino, std::string_view name, std::str
 Status FileSystemImpl::RemoveXattr(InodeNumber ino, std::string_view name) {
   PBFS_RETURN_IF_ERROR(CheckXattrName(name));
   InodeRef inode;
-  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
   return Run(kRemovingXattr, [&](Operation& operation) -> Status {
     DiskInode& disk = operation.Touch(inode, /*modified=*/false);
     return Xattrs(reader_, space_, hash_, disk).Remove(operation.transaction(), name);

@@ -97,7 +97,7 @@ Status FileSystemImpl::DataReadError(InodeNumber ino, BlockNumber block, int err
 
 void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes,
                           ReadDone done) {
-  StatusOr<InodeRef> inode = inodes_.Get(ino);
+  StatusOr<InodeRef> inode = GetInode(ino);
   Status status = inode.status();
   if (status.ok()) status = CheckRegular(**inode);
   if (!status.ok()) {
@@ -202,7 +202,7 @@ Status FileSystemImpl::PrepareRead(ReadOperation& operation) {
 void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePayload& payload,
                            const WriteFlags& flags, Done done) {
   const size_t length = payload.data.size_bytes();
-  StatusOr<InodeRef> inode = inodes_.Get(ino);
+  StatusOr<InodeRef> inode = GetInode(ino);
   Status status = CheckWritable();
   if (status.ok() && log_) status = log_->CheckWritable();
   if (status.ok()) status = inode.status();
@@ -341,6 +341,7 @@ Status FileSystemImpl::WriteLocked(const InodeRef& inode, uint64_t offset_bytes,
   std::vector<bool> fresh;
   PBFS_ASSIGN_OR_RETURN(fresh, ReserveRange(inode, first, last - first + 1));
   InsertPages(inode, offset_bytes, payload, size, fresh);
+  PBFS_RETURN_IF_ERROR(CheckRunning());
   if (end > size) inode->size.store(end, std::memory_order_release);
   if (!flags.from_page_cache) {
     MutexLock lock(inode->writeback_lock);
@@ -358,7 +359,8 @@ void FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t offset_bytes,
   const uint64_t first = offset_bytes / kPageBytes;
   const int64_t now = NowNs();
   const bool aligned = offset_bytes % kPageBytes == 0 && payload.frames != nullptr;
-  for (uint64_t at = offset_bytes; at < end;) {
+  // After a shutdown frames do not come back: not one more is taken.
+  for (uint64_t at = offset_bytes; at < end && !shut_down_;) {
     const uint64_t index = at / kPageBytes;
     const size_t offset = at % kPageBytes;
     const size_t count = std::min<uint64_t>(end - at, kPageBytes - offset);
@@ -381,11 +383,8 @@ void FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t offset_bytes,
 // ---- Fsync, seek --------------------------------------------------------------------------------
 
 void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
-  if (log_ == nullptr) {
-    done(OkStatus());
-    return;
-  }
-  StatusOr<InodeRef> found = inodes_.Get(ino);
+  if (log_ == nullptr) return done(CheckRunning());
+  StatusOr<InodeRef> found = GetInode(ino);
   if (!found.ok()) {
     done(found.status());
     return;
@@ -414,7 +413,7 @@ void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
 StatusOr<uint64_t> FileSystemImpl::Seek(InodeNumber ino, uint64_t offset_bytes, int whence) {
   if (whence != SEEK_DATA && whence != SEEK_HOLE) return ErrnoError(EINVAL, "bad whence");
   InodeRef inode;
-  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
   PBFS_RETURN_IF_ERROR(CheckRegular(*inode));
   const uint64_t size = inode->size.load(std::memory_order_acquire);
   if (offset_bytes >= size) return ErrnoError(ENXIO, "behind the end of file");

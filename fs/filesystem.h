@@ -127,6 +127,13 @@ struct MountReport {
   std::vector<std::string> warnings;
 };
 
+// How a filesystem is shut down; the numbers are those of XFS_IOC_GOINGDOWN.
+enum class ShutdownMode : uint32_t {
+  kDefault = 0,     // Everything is made durable first.
+  kLogFlush = 1,    // The log is, with all changes of metadata so far; dirty data is not written.
+  kNoLogFlush = 2,  // Nothing is.
+};
+
 // A mounted filesystem: the interface of the FUSE bridge, the tools and the tests. Thread-safe.
 //
 // Every InodeNumber that is passed in is either the root or one on which the caller holds a
@@ -203,9 +210,14 @@ class FileSystem {
   virtual StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) = 0;
 
   // --- Whole filesystem
-  virtual SpaceStats StatFs() = 0;
+  virtual StatusOr<SpaceStats> StatFs() = 0;
   // Everything accepted so far is durable.
   virtual void SyncAll(Done done) = 0;
+  // Nothing is read from the device or written to it any more when this returns. What is in
+  // progress and what is called later fails with EIO; Unmount() does nothing, and the next mount
+  // replays. An error: the filesystem is shut down, but not all was made durable that `mode`
+  // promises.
+  virtual Status Shutdown(ShutdownMode mode) = 0;
   // Counters and gauges as a JSON object.
   virtual std::string StatsJson() = 0;
 };

@@ -17,6 +17,7 @@
 #include "fs/space.h"
 #include "fs/writeback.h"
 #include "fs/xattr.h"
+#include "io/shutdown_device.h"
 
 namespace pbfs {
 
@@ -67,18 +68,26 @@ class FileSystemImpl final : public FileSystem {
   void Fsync(InodeNumber ino, bool datasync, Done done) override;
   StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) override;
 
-  SpaceStats StatFs() override;
+  StatusOr<SpaceStats> StatFs() override;
   void SyncAll(Done done) override;
+  Status Shutdown(ShutdownMode mode) override;
   std::string StatsJson() override;
 
  private:
   struct ReadOperation;
 
+  // EIO when the filesystem is shut down.
+  Status CheckRunning() const;
   Status CheckWritable() const;
+  // The inode that an operation names.
+  StatusOr<InodeRef> GetInode(InodeNumber ino);
   Attributes AttributesLocked(Inode& inode) ABSL_SHARED_LOCKS_REQUIRED(inode.lock);
   Attributes AttributesOfInode(Inode& inode) ABSL_LOCKS_EXCLUDED(inode.lock);
   Status Run(const OperationRunner::Needs& needs, const OperationRunner::Body& body);
   void MakeRoom();
+  // Passes on what the parts have to say, but not after a shutdown, which all of them notice.
+  std::function<void(const std::string&)> MessageFilter();
+  SpaceStats Space();
 
   // Names (name_ops.cc).
   Status FillNewInode(Operation& operation, const InodeRef& child, const DiskInode& parent,
@@ -118,11 +127,12 @@ class FileSystemImpl final : public FileSystem {
   void FinishShrink(const InodeRef& inode, uint64_t first_gone, bool on_tree);
   Status Grow(const InodeRef& inode, uint64_t size);
 
-  BlockDevice& device_;
+  ShutdownDevice device_;
   const MountOptions options_;
   const Superblock superblock_;
   MountReport report_;
   std::atomic<bool> read_only_;
+  std::atomic<bool> shut_down_{false};
 
   PageCache pages_;
   BlockCache cache_;

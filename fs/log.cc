@@ -260,8 +260,21 @@ Status Log::CheckWritable() const {
 
 Status Log::CheckWritableLocked() const {
   if (error_.ok()) return OkStatus();
+  if (shut_down_) return error_;
   return ErrnoError(EROFS,
                     absl::StrCat("read-only after an error: ", std::string(error_.message())));
+}
+
+std::vector<Log::Waiter> Log::TakeWaitersLocked() {
+  std::vector<Waiter> waiters;
+  waiters.swap(force_waiters_);
+  for (Done& done : flush_waiters_) waiters.push_back({0, std::move(done)});
+  flush_waiters_.clear();
+  space_changed_.SignalAll();
+  writeback_done_.SignalAll();
+  metadata_wake_.SignalAll();
+  writer_wake_.SignalAll();
+  return waiters;
 }
 
 void Log::Fail(const Status& status) {
@@ -270,16 +283,21 @@ void Log::Fail(const Status& status) {
     MutexLock lock(mutex_);
     if (!error_.ok()) return;
     error_ = status;
-    waiters.swap(force_waiters_);
-    for (Done& done : flush_waiters_) waiters.push_back({0, std::move(done)});
-    flush_waiters_.clear();
-    space_changed_.SignalAll();
-    writeback_done_.SignalAll();
-    metadata_wake_.SignalAll();
-    writer_wake_.SignalAll();
+    waiters = TakeWaitersLocked();
   }
   if (options_.log) {
     options_.log(absl::StrCat(std::string(status.message()), "; the filesystem is read-only now"));
+  }
+  for (Waiter& waiter : waiters) waiter.done(status);
+}
+
+void Log::Shutdown(const Status& status) {
+  std::vector<Waiter> waiters;
+  {
+    MutexLock lock(mutex_);
+    error_ = status;
+    shut_down_ = true;
+    waiters = TakeWaitersLocked();
   }
   for (Waiter& waiter : waiters) waiter.done(status);
 }

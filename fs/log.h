@@ -57,7 +57,8 @@ class Log {
   // destructor stops the threads and writes nothing more.
   Status Stop();
 
-  // Waits for log space, then for the gate. EROFS when the log has failed.
+  // Waits for log space, then for the gate. EROFS when the log has failed, the status given to
+  // Shutdown() after that.
   // REQUIRES: blocks <= kTransactionBlocksMax; the caller holds no lock that a transaction takes.
   StatusOr<std::unique_ptr<Transaction>> Begin(uint32_t blocks = kTransactionBlocksMax)
       ABSL_LOCKS_EXCLUDED(mutex_);
@@ -86,6 +87,8 @@ class Log {
   Status CheckWritable() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Turns the filesystem read-only: nothing more becomes durable, all waiters get the error.
   void Fail(const Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The same on request: without a message, and whoever begins a transaction gets `status` too.
+  void Shutdown(const Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
   struct Stats {
     uint64_t checkpoints = 0;
@@ -156,6 +159,9 @@ class Log {
     uint32_t total_blocks = 0;
     std::vector<Transaction::Freed> freed;
   };
+
+  // The log has ended: takes and wakes all who wait.
+  std::vector<Waiter> TakeWaitersLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Gate.
   void LockGate() ABSL_NO_THREAD_SAFETY_ANALYSIS;
@@ -243,6 +249,7 @@ class Log {
   bool write_back_all_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   Status error_ ABSL_GUARDED_BY(mutex_);
+  bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
 
   // Written back, waiting for a flush.
   std::vector<Written> written_ ABSL_GUARDED_BY(mutex_);

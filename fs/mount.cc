@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
+#include "base/event.h"
 #include "fs/aligned_buffer.h"
 #include "fs/filesystem_impl.h"
 #include "fs/recovery.h"
@@ -32,6 +33,18 @@ Status CheckFeatures(const std::string& name, const Superblock& superblock) {
                                                absl::Hex(unknown), ": needs a newer pbfs"));
   }
   return OkStatus();
+}
+
+const char* NameOf(ShutdownMode mode) {
+  switch (mode) {
+    case ShutdownMode::kDefault:
+      return "default";
+    case ShutdownMode::kLogFlush:
+      return "logflush";
+    case ShutdownMode::kNoLogFlush:
+      return "nologflush";
+  }
+  return "?";
 }
 
 }  // namespace
@@ -120,7 +133,7 @@ FileSystemImpl::FileSystemImpl(BlockDevice& device, const MountOptions& options,
       superblock_(superblock),
       read_only_(options.read_only || options.no_recovery),
       pages_(options.cache_bytes),
-      cache_(pages_, device),
+      cache_(pages_, device_),
       reader_{cache_, superblock_, options_.log ? &options_.log : nullptr},
       hash_(superblock_),
       space_(reader_),
@@ -153,7 +166,7 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
   // ticks.
   log_options.commit_interval_ns = options_.commit_interval_ns * 2 / 5;
   log_options.dirty_blocks_max = std::max<size_t>(frames * 2 / 5, 2 * kTransactionBlocksMax);
-  log_options.log = options_.log;
+  log_options.log = MessageFilter();
   log_options.release_freed = [this](const std::vector<Transaction::Freed>& freed) {
     space_.ReleaseFreed(freed);
   };
@@ -163,11 +176,11 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
   writeback_options.age_max_ns = options_.commit_interval_ns * 2 / 5;
   writeback_options.dirty_background_pages = frames / 8;
   writeback_options.dirty_max_pages = frames * 2 / 5;
-  writeback_options.log = options_.log;
+  writeback_options.log = MessageFilter();
   writeback_ = std::make_unique<Writeback>(device_, reader_, pages_, space_, *log_, *runner_,
                                            writeback_options);
   orphans_ = std::make_unique<Orphans>(reader_, space_, inode_allocator_, inodes_, *writeback_,
-                                       *runner_, options_.log);
+                                       *runner_, MessageFilter());
   pages_.SetPressureHandler(
       [](void* context) {
         auto* self = static_cast<FileSystemImpl*>(context);
@@ -183,7 +196,7 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
 }
 
 Status FileSystemImpl::Unmount() {
-  if (log_ == nullptr) return OkStatus();
+  if (log_ == nullptr || shut_down_) return OkStatus();
   orphans_->ForgetReferences();
   orphans_->Drain();
   if (log_->error().ok()) writeback_->RetryErrors();
@@ -199,7 +212,25 @@ void FileSystemImpl::MakeRoom() {
   (void)writeback_->FlushAll();
 }
 
+std::function<void(const std::string&)> FileSystemImpl::MessageFilter() {
+  if (!options_.log) return {};
+  return [this](const std::string& line) {
+    if (!shut_down_) options_.log(line);
+  };
+}
+
+Status FileSystemImpl::CheckRunning() const {
+  if (shut_down_) return ErrnoError(EIO, "the filesystem is shut down");
+  return OkStatus();
+}
+
+StatusOr<InodeRef> FileSystemImpl::GetInode(InodeNumber ino) {
+  PBFS_RETURN_IF_ERROR(CheckRunning());
+  return inodes_.Get(ino);
+}
+
 Status FileSystemImpl::CheckWritable() const {
+  PBFS_RETURN_IF_ERROR(CheckRunning());
   if (read_only_) return ErrnoError(EROFS, "mounted read-only");
   return OkStatus();
 }
@@ -209,7 +240,12 @@ Status FileSystemImpl::Run(const OperationRunner::Needs& needs, const OperationR
   return runner_->Run(needs, body);
 }
 
-SpaceStats FileSystemImpl::StatFs() {
+StatusOr<SpaceStats> FileSystemImpl::StatFs() {
+  PBFS_RETURN_IF_ERROR(CheckRunning());
+  return Space();
+}
+
+SpaceStats FileSystemImpl::Space() {
   SpaceStats stats{};
   stats.blocks_total = superblock_.total_blocks - superblock_.log_blocks;
   stats.blocks_free = space_.available_blocks();
@@ -222,10 +258,7 @@ SpaceStats FileSystemImpl::StatFs() {
 }
 
 void FileSystemImpl::SyncAll(Done done) {
-  if (log_ == nullptr) {
-    done(OkStatus());
-    return;
-  }
+  if (log_ == nullptr) return done(CheckRunning());
   // One file that cannot be written leaves the others their due: the error comes at the end.
   writeback_->FlushAllAsync([this, done = std::move(done)](const Status& written) {
     // In-place overwrites need a flush even when no checkpoint is due.
@@ -238,10 +271,34 @@ void FileSystemImpl::SyncAll(Done done) {
   });
 }
 
+Status FileSystemImpl::Shutdown(ShutdownMode mode) {
+  Status status;
+  if (!shut_down_ && mode == ShutdownMode::kDefault) {
+    Event synced;
+    SyncAll([&](const Status& result) {
+      status = result;
+      synced.Set();
+    });
+    synced.Wait();
+  } else if (!shut_down_ && mode == ShutdownMode::kLogFlush && log_ != nullptr) {
+    status = log_->ForceAll();
+  }
+  if (!shut_down_.exchange(true) && options_.log) {
+    options_.log(absl::StrCat("shut down (", NameOf(mode), "): nothing more is written"));
+  }
+  // First those who wait for the log: what they wait for may become durable, but they are not told.
+  if (log_ != nullptr) log_->Shutdown(CheckRunning());
+  device_.Shutdown();
+  // Then those who wait for frames, or for less dirty data: what is dirty fails at once and stays.
+  pages_.LiftDataLimit();
+  if (writeback_ != nullptr) writeback_->Kick();
+  return status;
+}
+
 std::string FileSystemImpl::StatsJson() {
   const PageCache::Stats pages = pages_.stats();
   const BlockCache::Stats blocks = cache_.stats();
-  const SpaceStats space = StatFs();
+  const SpaceStats space = Space();
   Log::Stats log;
   if (log_ != nullptr) log = log_->stats();
   return absl::StrCat(

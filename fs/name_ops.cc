@@ -52,7 +52,7 @@ Status CheckLiveDirectory(const DiskInode& disk) {
 StatusOr<std::optional<Attributes>> FileSystemImpl::Lookup(InodeNumber dir, std::string_view name) {
   if (name.size() > kNameBytesMax) return ErrnoError(ENAMETOOLONG, "name too long");
   InodeRef parent;
-  PBFS_ASSIGN_OR_RETURN(parent, inodes_.Get(dir));
+  PBFS_ASSIGN_OR_RETURN(parent, GetInode(dir));
   InodeNumber ino = 0;
   {
     ReaderLock lock(parent->lock);
@@ -73,7 +73,7 @@ StatusOr<std::optional<Attributes>> FileSystemImpl::Lookup(InodeNumber dir, std:
     // Under the directory's lock: the name, and so the inode, cannot go before it is referenced.
     inodes_.AddReference(ino);
   }
-  StatusOr<InodeRef> child = inodes_.Get(ino);
+  StatusOr<InodeRef> child = GetInode(ino);
   if (!child.ok()) {
     inodes_.RemoveReferences(ino, 1);
     return child.status();
@@ -83,7 +83,7 @@ StatusOr<std::optional<Attributes>> FileSystemImpl::Lookup(InodeNumber dir, std:
 
 StatusOr<std::optional<Attributes>> FileSystemImpl::Reference(InodeNumber ino) {
   inodes_.AddReference(ino);
-  StatusOr<InodeRef> inode = inodes_.Get(ino);
+  StatusOr<InodeRef> inode = GetInode(ino);
   if (inode.ok()) return AttributesOfInode(**inode);
   inodes_.RemoveReferences(ino, 1);
   if (ErrnoOf(inode.status()) == ESTALE) return std::nullopt;
@@ -129,7 +129,7 @@ StatusOr<Attributes> FileSystemImpl::Create(InodeNumber dir, std::string_view na
                                             const NewInode& request) {
   PBFS_RETURN_IF_ERROR(CheckName(name));
   InodeRef parent;
-  PBFS_ASSIGN_OR_RETURN(parent, inodes_.Get(dir));
+  PBFS_ASSIGN_OR_RETURN(parent, GetInode(dir));
   InodeRef child;
   InodeNumber ino = 0;
   const Status status = Run(kAdding, [&](Operation& operation) -> Status {
@@ -163,8 +163,8 @@ StatusOr<Attributes> FileSystemImpl::Link(InodeNumber ino, InodeNumber dir, std:
   PBFS_RETURN_IF_ERROR(CheckName(name));
   InodeRef parent;
   InodeRef inode;
-  PBFS_ASSIGN_OR_RETURN(parent, inodes_.Get(dir));
-  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  PBFS_ASSIGN_OR_RETURN(parent, GetInode(dir));
+  PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
   PBFS_RETURN_IF_ERROR(Run(kAdding, [&](Operation& operation) -> Status {
     DiskInode& directory = operation.Edit(parent);
     PBFS_RETURN_IF_ERROR(CheckLiveDirectory(directory));
@@ -200,7 +200,7 @@ Status FileSystemImpl::DropLink(Operation& operation, const InodeRef& inode, boo
 Status FileSystemImpl::RemoveName(InodeNumber dir, std::string_view name, bool directory) {
   PBFS_RETURN_IF_ERROR(CheckName(name));
   InodeRef parent;
-  PBFS_ASSIGN_OR_RETURN(parent, inodes_.Get(dir));
+  PBFS_ASSIGN_OR_RETURN(parent, GetInode(dir));
   InodeNumber unlinked = 0;
   PBFS_RETURN_IF_ERROR(Run(kRemoving, [&](Operation& operation) -> Status {
     unlinked = 0;
@@ -211,7 +211,7 @@ Status FileSystemImpl::RemoveName(InodeNumber dir, std::string_view name, bool d
     PBFS_ASSIGN_OR_RETURN(found, names.Find(name));
     if (!found) return ErrnoError(ENOENT, "no such name");
     InodeRef child;
-    PBFS_ASSIGN_OR_RETURN(child, inodes_.Get(found->ino));
+    PBFS_ASSIGN_OR_RETURN(child, GetInode(found->ino));
     const DiskInode& child_disk = operation.Edit(child);
     if (directory) {
       if (!S_ISDIR(child_disk.mode)) return ErrnoError(ENOTDIR, "not a directory");
@@ -245,7 +245,7 @@ Status FileSystemImpl::CheckNotBelow(InodeNumber moved, InodeNumber new_dir) {
   for (InodeNumber at = new_dir; at != root();) {
     if (at == moved) return ErrnoError(EINVAL, "directory moved below itself");
     InodeRef inode;
-    PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(at));
+    PBFS_ASSIGN_OR_RETURN(inode, GetInode(at));
     at = ParentOf(*inode);
     if (at == 0) return CorruptionError(absl::StrCat("inode ", inode->ino, ": parent is 0"));
   }
@@ -280,14 +280,14 @@ Status FileSystemImpl::RenameOver(Operation& operation, const InodeRef& dir, std
   if (target && (flags & RENAME_NOREPLACE) != 0) return ErrnoError(EEXIST, "name exists");
   if (target && target->ino == source->ino) return OkStatus();  // Two links of one file: POSIX.
   InodeRef moved;
-  PBFS_ASSIGN_OR_RETURN(moved, inodes_.Get(source->ino));
+  PBFS_ASSIGN_OR_RETURN(moved, GetInode(source->ino));
   const bool moves_directory = S_ISDIR(operation.Edit(moved).mode);
   if (moves_directory) {
     PBFS_RETURN_IF_ERROR(CheckNotBelow(moved->ino, new_dir->ino));
   }
   if (target) {
     InodeRef replaced;
-    PBFS_ASSIGN_OR_RETURN(replaced, inodes_.Get(target->ino));
+    PBFS_ASSIGN_OR_RETURN(replaced, GetInode(target->ino));
     const DiskInode& victim = operation.Edit(replaced);
     const bool replaces_directory = S_ISDIR(victim.mode);
     if (moves_directory && !replaces_directory) return ErrnoError(ENOTDIR, "not a directory");
@@ -325,8 +325,8 @@ Status FileSystemImpl::RenameExchange(Operation& operation, const InodeRef& dir,
   if (source->ino == target->ino) return OkStatus();
   InodeRef a;
   InodeRef b;
-  PBFS_ASSIGN_OR_RETURN(a, inodes_.Get(source->ino));
-  PBFS_ASSIGN_OR_RETURN(b, inodes_.Get(target->ino));
+  PBFS_ASSIGN_OR_RETURN(a, GetInode(source->ino));
+  PBFS_ASSIGN_OR_RETURN(b, GetInode(target->ino));
   if (S_ISDIR(operation.Edit(a).mode)) {
     PBFS_RETURN_IF_ERROR(CheckNotBelow(a->ino, new_dir->ino));
   }
@@ -352,8 +352,8 @@ Status FileSystemImpl::Rename(InodeNumber dir, std::string_view name, InodeNumbe
   }
   InodeRef from;
   InodeRef to;
-  PBFS_ASSIGN_OR_RETURN(from, inodes_.Get(dir));
-  PBFS_ASSIGN_OR_RETURN(to, inodes_.Get(new_dir));
+  PBFS_ASSIGN_OR_RETURN(from, GetInode(dir));
+  PBFS_ASSIGN_OR_RETURN(to, GetInode(new_dir));
   InodeNumber unlinked = 0;
   PBFS_RETURN_IF_ERROR(Run(kAdding, [&](Operation& operation) {
     if ((flags & RENAME_EXCHANGE) != 0) {
@@ -369,7 +369,7 @@ Status FileSystemImpl::Rename(InodeNumber dir, std::string_view name, InodeNumbe
 
 StatusOr<std::string> FileSystemImpl::ReadLink(InodeNumber ino) {
   InodeRef inode;
-  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
   ReaderLock lock(inode->lock);
   if (!S_ISLNK(inode->disk.mode)) return ErrnoError(EINVAL, "not a symbolic link");
   return ReadSymlink(reader_, space_, inode->disk);
@@ -378,7 +378,7 @@ StatusOr<std::string> FileSystemImpl::ReadLink(InodeNumber ino) {
 Status FileSystemImpl::ReadDir(InodeNumber dir, uint64_t after,
                                const std::function<bool(const DirEntry&)>& visit) {
   InodeRef inode;
-  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(dir));
+  PBFS_ASSIGN_OR_RETURN(inode, GetInode(dir));
   InodeNumber parent = 0;
   {
     ReaderLock lock(inode->lock);

@@ -79,14 +79,16 @@ void HandleWrite(fuse_req_t request, fuse_ino_t nodeid, fuse_bufvec* data, off_t
 void HandleFsync(fuse_req_t request, fuse_ino_t nodeid, int datasync, fuse_file_info* file);
 void HandleLseek(fuse_req_t request, fuse_ino_t nodeid, off_t offset, int whence,
                  fuse_file_info* file);
-void HandleIoctl(fuse_req_t request, fuse_ino_t nodeid, unsigned command, void* argument,
-                 fuse_file_info* file, unsigned flags, const void* in, size_t in_size,
-                 size_t out_size);
 
 // handlers_directory.cc
 void HandleReadDir(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset,
                    fuse_file_info* file);
 void HandleReadDirPlus(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset,
                        fuse_file_info* file);
+
+// handlers_ioctl.cc
+void HandleIoctl(fuse_req_t request, fuse_ino_t nodeid, unsigned command, void* argument,
+                 fuse_file_info* file, unsigned flags, const void* in, size_t in_size,
+                 size_t out_size);
 
 }  // namespace pbfs::fuse

@@ -167,7 +167,9 @@ void HandleRemoveXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name) 
 }
 
 void HandleStatFs(fuse_req_t request, fuse_ino_t) {
-  const SpaceStats space = SessionOf(request).fs().StatFs();
+  const auto found = SessionOf(request).fs().StatFs();
+  if (!found.ok()) return ReplyStatus(request, found.status());
+  const SpaceStats& space = *found;
   struct statvfs values = {};
   values.f_bsize = kBlockBytes;
   values.f_frsize = kBlockBytes;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// File contents: open, read, write, fsync, seek, ioctl.
+// File contents: open, read, write, fsync, seek.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -122,19 +122,13 @@ void HandleFsync(fuse_req_t request, fuse_ino_t nodeid, int datasync, fuse_file_
 
 void HandleLseek(fuse_req_t request, fuse_ino_t nodeid, off_t offset, int whence, fuse_file_info*) {
   Session& session = SessionOf(request);
-  session.seek_helper().Queue(
-      [&session, request, nodeid, offset, whence, token = session.NewToken()] {
-        session.CollectDirtyPages(nodeid);
-        const auto found =
-            session.fs().Seek(session.InodeOf(nodeid), static_cast<uint64_t>(offset), whence);
-        if (!found.ok()) return ReplyStatus(request, found.status());
-        fuse_reply_lseek(request, static_cast<off_t>(*found));
-      });
-}
-
-void HandleIoctl(fuse_req_t request, fuse_ino_t, unsigned, void*, fuse_file_info*, unsigned,
-                 const void*, size_t, size_t) {
-  fuse_reply_err(request, ENOTTY);
+  session.helper().Queue([&session, request, nodeid, offset, whence, token = session.NewToken()] {
+    session.CollectDirtyPages(nodeid);
+    const auto found =
+        session.fs().Seek(session.InodeOf(nodeid), static_cast<uint64_t>(offset), whence);
+    if (!found.ok()) return ReplyStatus(request, found.status());
+    fuse_reply_lseek(request, static_cast<off_t>(*found));
+  });
 }
 
 }  // namespace pbfs::fuse

@@ -108,7 +108,7 @@ Status Session::Start(FileSystem& fs) {
   workers.loops = std::clamp<unsigned>(static_cast<unsigned>(loops_max), 1, workers.loops);
   PBFS_ASSIGN_OR_RETURN(
       workers_, WorkerPool::Create(*transport_, fs.page_cache(), *this, in_flight_, workers));
-  seek_helper_ = std::make_unique<SeekHelper>();
+  helper_ = std::make_unique<HelperThread>();
   fuse_buf buffer = {};
   buffer.mem = init_request_.data();
   buffer.size = init_request_.size();
@@ -146,7 +146,7 @@ void Session::Stop() {
   workers_->StopReceiving();
   workers_->Stop();
   workers_.reset();
-  seek_helper_.reset();
+  helper_.reset();
   fs_ = nullptr;
 }
 
@@ -177,6 +177,19 @@ void Session::Process(Request& request) {
   fuse_session_process_buf(libfuse_.get(), &buffer);
 }
 
+int Session::OpenMount() {
+  const Place place = [this] {
+    MutexLock lock(place_mutex_);
+    return place_;
+  }();
+  if (place.mountpoint.empty()) return -1;
+  const int mount = open(place.mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  struct stat status = {};
+  if (mount < 0 || (fstat(mount, &status) == 0 && status.st_dev == place.device)) return mount;
+  close(mount);
+  return -1;
+}
+
 void Session::CollectDirtyPages(uint64_t nodeid) {
   if (SyncThroughMount(nodeid)) return;
   // Page by page, and the kernel then forgets them.
@@ -186,25 +199,26 @@ void Session::CollectDirtyPages(uint64_t nodeid) {
 // The better way, for root: opens the file by its handle, as an NFS server would, and writes its
 // pages as sync_file_range(2) does, in large requests and without an FSYNC. False: did not work.
 bool Session::SyncThroughMount(uint64_t nodeid) {
-  const Place place = [this] {
-    MutexLock lock(place_mutex_);
-    return place_;
-  }();
   const auto attributes = fs_->GetAttributes(InodeOf(nodeid));
-  if (geteuid() != 0 || place.mountpoint.empty() || !attributes.ok()) return false;
-  const int mount = open(place.mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (geteuid() != 0 || !attributes.ok()) return false;
+  const int mount = OpenMount();
   if (mount < 0) return false;
   const KernelFileHandle handle(nodeid, attributes->generation);
   const int file = open_by_handle_at(mount, handle.get(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
   close(mount);
   if (file < 0) return false;
-  struct stat status = {};
-  const bool ours = fstat(file, &status) == 0 && status.st_dev == place.device;
-  const bool written = ours && sync_file_range(file, 0, 0,
-                                               SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                                                   SYNC_FILE_RANGE_WAIT_AFTER) == 0;
+  const bool written = sync_file_range(file, 0, 0,
+                                       SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                                           SYNC_FILE_RANGE_WAIT_AFTER) == 0;
   close(file);
   return written;
+}
+
+void Session::CollectAllDirtyPages() {
+  const int mount = OpenMount();
+  if (mount < 0) return;
+  syncfs(mount);
+  close(mount);
 }
 
 void Session::SyncFs(uint64_t unique) {

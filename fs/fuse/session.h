@@ -13,8 +13,8 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "fs/filesystem.h"
+#include "fs/fuse/helper_thread.h"
 #include "fs/fuse/in_flight.h"
-#include "fs/fuse/seek_helper.h"
 #include "fs/fuse/transport.h"
 #include "fs/fuse/worker_pool.h"
 
@@ -64,7 +64,7 @@ class Session : private WorkerPool::Processor {
   // --- For the handlers.
   FileSystem& fs() { return *fs_; }
   const SessionOptions& options() const { return options_; }
-  SeekHelper& seek_helper() { return *seek_helper_; }
+  HelperThread& helper() { return *helper_; }
   InFlight::Token NewToken() { return in_flight_.Begin(); }
   InodeNumber InodeOf(uint64_t nodeid) const { return nodeid == kRootNodeId ? root_ : nodeid; }
   uint64_t NodeIdOf(InodeNumber ino) const { return ino == root_ ? kRootNodeId : ino; }
@@ -74,6 +74,8 @@ class Session : private WorkerPool::Processor {
   // Has the kernel send us the file's dirty pages, and waits until they are answered: never on a
   // worker thread.
   void CollectDirtyPages(uint64_t nodeid);
+  // The same for all files, as syncfs(2) does it.
+  void CollectAllDirtyPages();
   // Agrees on the connection's features.
   void Negotiate(fuse_conn_info& connection) const;
 
@@ -91,6 +93,8 @@ class Session : private WorkerPool::Processor {
   void SendError(uint64_t unique, int error);
   void SyncFs(uint64_t unique);
   bool SyncThroughMount(uint64_t nodeid);
+  // A descriptor of the root as the kernel shows it; -1 when we are not (or no longer) there.
+  int OpenMount();
 
   static ssize_t WritevHook(int fd, iovec* segments, int count, void* session);
   static ssize_t ReadHook(int fd, void* buffer, size_t length, void* session);
@@ -105,7 +109,7 @@ class Session : private WorkerPool::Processor {
   FileSystem* fs_ = nullptr;
   InodeNumber root_ = 0;
   InFlight in_flight_;
-  std::unique_ptr<SeekHelper> seek_helper_;
+  std::unique_ptr<HelperThread> helper_;
   std::unique_ptr<WorkerPool> workers_;
   // Where we are mounted, and the device number there; set by Prime().
   struct Place {

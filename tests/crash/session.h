@@ -101,7 +101,7 @@ class Session {
   FileSystem& filesystem() { return *fs_; }
   const Model& model() const { return model_; }
   const std::vector<std::string>& problems() const { return problems_; }
-  uint64_t FreeBlocks() { return fs_->StatFs().blocks_available; }
+  uint64_t FreeBlocks() { return fs_->StatFs()->blocks_available; }
   // Something went wrong.
   bool Broken();
   // Metadata blocks changed and not yet written back.

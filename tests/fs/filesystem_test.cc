@@ -85,19 +85,19 @@ TEST_F(FileSystemTest, NamesComeAndGo) {
 TEST_F(FileSystemTest, SpaceComesBackAfterUnlink) {
   MakeAndMount();
   ASSERT_TRUE(client_->Sync().ok());
-  const uint64_t before = fs_->StatFs().blocks_free;
+  const uint64_t before = fs_->StatFs()->blocks_free;
   for (int round = 0; round < 5; ++round) {
     auto ino = client_->Create(root(), "big");
     for (int i = 0; i < 20; ++i) {
       ASSERT_TRUE(client_->Write(*ino, uint64_t(i) << 20, Pattern(1 << 20, 7)).ok()) << i;
     }
-    EXPECT_LE(fs_->StatFs().blocks_free, before - 20 * 256);
+    EXPECT_LE(fs_->StatFs()->blocks_free, before - 20 * 256);
     ASSERT_TRUE(fs_->Unlink(root(), "big").ok());
     fs_->Forget(*ino, 1);
   }
   Unmount();
   Mount();
-  const uint64_t after = fs_->StatFs().blocks_free;
+  const uint64_t after = fs_->StatFs()->blocks_free;
   EXPECT_LE(before - after, 8u);
 }
 

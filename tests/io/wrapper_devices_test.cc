@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// FaultDevice, WatchedDevice, RecordingDevice and OverlayDevice over memory.
+// ShutdownDevice, FaultDevice, WatchedDevice, RecordingDevice and OverlayDevice over memory.
 #include <gmock/gmock.h>
 
 #include <chrono>
@@ -10,6 +10,8 @@
 #include "io/memory_device.h"
 #include "io/overlay_device.h"
 #include "io/recording_device.h"
+#include "io/shutdown_device.h"
+#include "io/uring_device.h"
 #include "io/watched_device.h"
 #include "tests/io/test_util.h"
 
@@ -36,6 +38,62 @@ class WrapperTest : public ::testing::Test {
 
   MemoryDevice memory_{1 << 20};
 };
+
+using ShutdownDeviceTest = WrapperTest;
+
+TEST_F(ShutdownDeviceTest, PassesRequestsOnUntilItIsShutDown) {
+  ShutdownDevice device(memory_);
+  EXPECT_EQ(Put(device, 0, 4096, 1), 0);
+  EXPECT_EQ(ValueAt(device, 0, 4096), 1);
+  device.Shutdown();
+  EXPECT_EQ(Put(device, 0, 4096, 2), EIO);
+  EXPECT_EQ(FlushSync(device), EIO);
+  device.Shutdown();
+  EXPECT_EQ(ValueAt(memory_, 0, 4096), 1);
+  EXPECT_EQ(memory_.flush_count(), 0u);
+}
+
+TEST_F(ShutdownDeviceTest, ABatchPassesOrFailsAsOne) {
+  ShutdownDevice device(memory_);
+  AlignedMemory data(8192);
+  for (const int expected : {0, EIO}) {
+    IoRequest requests[2];
+    IoRequest* pointers[2] = {&requests[0], &requests[1]};
+    for (IoRequest& request : requests) {
+      request.op = IoOp::kWrite;
+      request.buffer.Append(data.data(), 4096);
+    }
+    requests[1].offset_bytes = 4096;
+    EXPECT_EQ(RunSync(device, pointers), expected);
+    device.Shutdown();
+  }
+}
+
+TEST_F(ShutdownDeviceTest, ShutdownWaitsForWhatIsInFlight) {
+  UringDeviceOptions options;
+  TempFile file(64 << 20);
+  auto below = UringDevice::Open(file.path(), options);
+  ASSERT_TRUE(below.ok()) << below.status();
+  for (int round = 0; round < 20; ++round) {
+    ShutdownDevice device(**below);
+    std::atomic<bool> down{false};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&, i] {
+        for (;;) {
+          const bool after = down;
+          const int error = Put(device, uint64_t(i) << 20, 1 << 20, round);
+          EXPECT_TRUE(error == EIO || (error == 0 && !after)) << error;
+          if (error != 0) return;
+        }
+      });
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    device.Shutdown();
+    down = true;
+    for (std::thread& thread : threads) thread.join();
+  }
+}
 
 using FaultDeviceTest = WrapperTest;
 

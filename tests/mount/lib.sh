@@ -35,8 +35,8 @@ cleanup() {
   local line
   cd /
   for line in $(jobs -p); do kill "$line" 2>/dev/null; done
-  # The recorder's disk stays mounted until its loop device is gone: that one is found by its path.
-  mounts_here | grep -v "^$work/recorder$" | while read -r line; do force_unmount "$line"; done
+  # A disk of our own stays mounted until its loop device is gone: that one is found by its path.
+  mounts_here | grep -vE "^$work/(recorder|nbd)$" | while read -r line; do force_unmount "$line"; done
   losetup -n -O NAME,BACK-FILE 2>/dev/null | awk -v w="$work/" 'index($2, w) == 1 {print $1}' |
     while read -r line; do losetup -d "$line"; done
   mounts_here | while read -r line; do force_unmount "$line"; done

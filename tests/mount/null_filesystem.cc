@@ -326,7 +326,10 @@ class NullFileSystem : public FileSystem {
     if (whence == SEEK_HOLE && offset_bytes < size) return size;
     return ErrnoError(ENXIO, "");
   }
-  SpaceStats StatFs() override { return {1 << 20, 1 << 19, 1 << 19, 1 << 20, 1 << 19}; }
+  StatusOr<SpaceStats> StatFs() override {
+    return SpaceStats{1 << 20, 1 << 19, 1 << 19, 1 << 20, 1 << 19};
+  }
+  Status Shutdown(ShutdownMode) override { return ErrnoError(EOPNOTSUPP, "not here"); }
   // On another thread, as the real one may.
   void SyncAll(Done done) override {
     std::thread([done = std::move(done)] { done(OkStatus()); }).detach();

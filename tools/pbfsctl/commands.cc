@@ -2,6 +2,7 @@
 #include "tools/pbfsctl/commands.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -26,6 +27,8 @@ namespace {
 
 constexpr char kStatsName[] = "pbfs.stats";
 constexpr char kSyncName[] = "pbfs.sync";
+// XFS_IOC_GOINGDOWN.
+constexpr unsigned long kGoingDown = _IOR('X', 125, uint32_t);
 constexpr size_t kStatsBytesMax = 65536;
 
 Status SystemError(const std::string& path, int error) {
@@ -107,6 +110,15 @@ Superblock SuperblockToDump(BlockDevice& device) {
   return none;
 }
 
+StatusOr<ShutdownMode> ParseShutdownMode(const std::string& text) {
+  if (text == "default") return ShutdownMode::kDefault;
+  if (text == "logflush") return ShutdownMode::kLogFlush;
+  if (text == "nologflush") return ShutdownMode::kNoLogFlush;
+  return ErrnoError(EINVAL, absl::StrCat("'", text,
+                                         "' is no mode of shutdown: say default, logflush or "
+                                         "nologflush"));
+}
+
 StatusOr<uint64_t> ParseNumber(const std::string& text) {
   uint64_t number = 0;
   if (absl::SimpleAtoi(text, &number)) return number;
@@ -149,6 +161,17 @@ Status SyncMount(const std::string& mountpoint) {
   close(fd);
   // Nothing to do on a read-only mount.
   return error == 0 || error == EROFS ? OkStatus() : MountError(mountpoint, error);
+}
+
+Status ShutDownMount(const std::string& mountpoint, const std::string& mode_name) {
+  PBFS_ASSIGN_OR_RETURN(ShutdownMode mode, ParseShutdownMode(mode_name));
+  const int fd = open(mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return SystemError(mountpoint, errno);
+  // Others know the ioctl too, and this is not for them.
+  const bool ours = fgetxattr(fd, kStatsName, nullptr, 0) >= 0;
+  const int error = ours && ioctl(fd, kGoingDown, &mode) == 0 ? 0 : errno;
+  close(fd);
+  return error == 0 ? OkStatus() : MountError(mountpoint, error);
 }
 
 Status DumpDevice(const std::string& path, const std::vector<std::string>& what, bool json) {

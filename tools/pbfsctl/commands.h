@@ -16,6 +16,10 @@ Status ShowStats(const std::string& path, bool json);
 // Has the server of the filesystem mounted at `mountpoint` make everything durable that reached it.
 Status SyncMount(const std::string& mountpoint);
 
+// Shuts the filesystem mounted at `mountpoint` down: from now on its server gives EIO for
+// everything and leaves the device alone. `mode_name`: "default", "logflush" or "nologflush".
+Status ShutDownMount(const std::string& mountpoint, const std::string& mode_name);
+
 // Prints structures on a device. `what`: nothing (the superblocks), "superblock", "state", "log",
 // {"ag", N}, {"inode", N} or {N}, a block.
 Status DumpDevice(const std::string& path, const std::vector<std::string>& what, bool json);

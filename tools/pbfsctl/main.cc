@@ -18,12 +18,16 @@ int Main(int argc, char** argv) {
   bool json = false;
   app.add_flag("--json", json, "Print JSON");
   std::string path;
+  std::string mode = "default";
   std::vector<std::string> what;
 
   CLI::App& stats = *app.add_subcommand("stats", "Counters of a mount; facts of a device");
   stats.add_option("MOUNT-or-DEVICE", path)->required();
   CLI::App& sync = *app.add_subcommand("sync", "Make everything durable that reached the server");
   sync.add_option("MOUNT", path)->required();
+  CLI::App& shutdown = *app.add_subcommand("shutdown", "Stop using the device at once");
+  shutdown.add_option("MOUNT", path)->required();
+  shutdown.add_option("--mode", mode, "default (sync first), logflush or nologflush");
   CLI::App& dump = *app.add_subcommand("dump", "Show structures on a device");
   dump.add_option("DEVICE", path)->required();
   dump.add_option("WHAT", what,
@@ -36,9 +40,10 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "pbfsctl: %s\nTry: pbfsctl --help\n", error.what());
     return 1;
   }
-  Status status = stats  ? ShowStats(path, json)
-                  : sync ? SyncMount(path)
-                         : DumpDevice(path, what, json);
+  Status status = stats      ? ShowStats(path, json)
+                  : sync     ? SyncMount(path)
+                  : shutdown ? ShutDownMount(path, mode)
+                             : DumpDevice(path, what, json);
   if (status.ok() && std::fflush(stdout) != 0) {
     status = ErrnoError(errno, "cannot write to standard output");
   }

@@ -10,16 +10,17 @@
 
 namespace pbfs::fuse {
 
-// Answers SEEK_DATA and SEEK_HOLE. The kernel asks without writing its dirty pages first, so data
-// just written would be taken for a hole: it is made to send those pages, and the question is
-// answered after that. It waits for our replies to those WRITEs meanwhile, so this must not happen
-// on a worker that drives a loop. Thread-safe.
-class SeekHelper {
+// Answers what needs the kernel's dirty pages first. It asks for SEEK_DATA and SEEK_HOLE without
+// writing them, so data just written would be taken for a hole; and a shutdown may have to include
+// them. So it is made to send those pages, and the answer comes after that. The kernel waits for
+// our replies to those WRITEs meanwhile, so this must not happen on a worker that drives a loop.
+// Thread-safe.
+class HelperThread {
  public:
   // `job` runs on the helper's thread, in order.
-  SeekHelper();
+  HelperThread();
   // Runs what is queued first.
-  ~SeekHelper();
+  ~HelperThread();
   void Queue(std::function<void()> job) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

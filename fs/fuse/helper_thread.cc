@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "fs/fuse/seek_helper.h"
+#include "fs/fuse/helper_thread.h"
 
 #include <pthread.h>
 
@@ -7,9 +7,9 @@
 
 namespace pbfs::fuse {
 
-SeekHelper::SeekHelper() : thread_(&SeekHelper::Main, this) {}
+HelperThread::HelperThread() : thread_(&HelperThread::Main, this) {}
 
-SeekHelper::~SeekHelper() {
+HelperThread::~HelperThread() {
   {
     MutexLock lock(mutex_);
     stopping_ = true;
@@ -18,14 +18,14 @@ SeekHelper::~SeekHelper() {
   thread_.join();
 }
 
-void SeekHelper::Queue(std::function<void()> job) {
+void HelperThread::Queue(std::function<void()> job) {
   MutexLock lock(mutex_);
   jobs_.push_back(std::move(job));
   changed_.Signal();
 }
 
-void SeekHelper::Main() {
-  pthread_setname_np(pthread_self(), "pbfs-seek");
+void HelperThread::Main() {
+  pthread_setname_np(pthread_self(), "pbfs-helper");
   for (;;) {
     std::function<void()> job;
     {

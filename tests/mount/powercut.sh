@@ -5,7 +5,8 @@
 # moments, unflushed writes lost or torn, and must hold all of that.
 #
 # PBFS_CUTS=N says how many cuts, over all kinds of load in turn; PBFS_SEED=S where, so that runs with
-# other seeds add to it. PBFS_TEST_KEEP names a directory for the images that failed.
+# other seeds add to it. PBFS_TEST_KEEP names a directory for what oracle/power_cuts.py needs to show
+# again what it found.
 . "$(dirname "$0")/lib.sh"
 . "$here/recorder_lib.sh"
 . "$here/clients_lib.sh"
@@ -46,9 +47,10 @@ if [ -w /dev/shm ]; then
 fi
 power_cuts() {
   "$python" "$here/oracle/power_cuts.py" "$record/log" "$work/logs" --start "$images/start" \
-    --work "$work" --images "$images" --run "$run" --seed "$seed$run" "$@" >&3 && return
+    --work "$work" --images "$images" --run "$run" --seed $((seed * 1000 + run)) "$@" >&3 && return
   if [ -n "${PBFS_TEST_KEEP:-}" ]; then
     cp -r "$record/log" "$images/start" "$work/logs" "$PBFS_TEST_KEEP"
+    say "kept, of run $run and seed $((seed * 1000 + run)), for $*"
   fi
   return 1
 }

@@ -7,8 +7,8 @@
 RECORD begins when the disk held what IMAGE does, all of it durable. At each cut the filesystem must be
 consistent before and after the log was replayed (fsck.pbfs -n) and hold what the clients' LOGS demand. So many JOBS are checked at once, on mountpoints below the work directory. --totals:
 appends a line of counts: cuts, logs replayed, cuts with losses, cuts with an fsck that was not clean.
-With --lie the disk forgets flushed writes too, and a loss must be found. PBFS_TEST_KEEP names a directory
-for the images that failed.
+With --lie the disk forgets flushed writes too, and a loss must be found. The same arguments give the
+same images.
 Needs pbfs, umount.pbfs and fsck.pbfs in PATH.
 """
 import argparse
@@ -32,14 +32,10 @@ class Checker:
 
     def __init__(self, arguments):
         self.run = arguments.run
-        self.keep = None if arguments.lie else os.environ.get('PBFS_TEST_KEEP')
         self.logs = {int(os.path.basename(path)[:-len('.log')]): read_log(path)
                      for path in glob.glob(os.path.join(arguments.logs, '*.log'))}
 
     def __call__(self, position, image, mountpoint):
-        kept = self.keep and os.path.join(self.keep, f'cut-{self.run}-{position}')
-        if kept:
-            copy(image, kept)
         dirty = self.dirt(image, 'before replay')
         mount = subprocess.run(['pbfs', image, mountpoint], capture_output=True, text=True,
                                check=False)
@@ -50,8 +46,6 @@ class Checker:
         finally:
             self.unmount(mountpoint)
         dirty += self.dirt(image, 'after replay')
-        if kept and not losses + dirty:
-            os.remove(kept)
         return Result('replayed' in mount.stderr, losses, dirty)
 
     def losses(self, position, mountpoint):

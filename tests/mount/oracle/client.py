@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """One client of a mixed load that writes down what it was promised.
 
-    client.py DIRECTORY LOG --client N --seconds S [--run N] [--control FILE] [--eager X] [--syncfs]
+    client.py DIRECTORY LOG --client N --seconds S [--run N] [--seed N] [--control FILE] [--eager X]
+              [--syncfs] [--full]
 
 Works below DIRECTORY, which exists and is durable. LOG lies on another filesystem; before each
 operation a line says what is about to happen, afterwards a line says that it was acknowledged, each
-with the recorder's position at that moment (0 without --control). history.py reads it. --eager: how often it
-syncs, 1 often, 0 hardly ever.
+with the recorder's position at that moment (0 without --control). history.py reads it. --eager: how
+often it syncs, 1 often, 0 hardly ever. --full: operations that take space may fail for lack of it; the
+mount tells of it at once (nowriteback).
 Exit code 3: an operation failed, which is said on stderr.
 """
 import argparse
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -24,6 +27,7 @@ from pattern import CELL, Writer
 FILES_MAX = 30
 BYTES_MAX = 10 << 20
 DIRECTORIES_MAX = 4
+TAKE_SPACE = ('create', 'write', 'truncate', 'rename', 'mkdir')
 
 
 class OperationLog:
@@ -33,28 +37,34 @@ class OperationLog:
         if control:
             fd = os.open(control, os.O_RDONLY)
             page = mmap.mmap(fd, 4096, prot=mmap.PROT_READ)
+            os.close(fd)
             self.position = lambda: struct.unpack_from('<Q', page, 0)[0]
         self.number = 0
+        self.current = {}
 
     def begin(self, kind, **what):
         self.number += 1
-        line = {'o': self.number, 'k': kind, 'b': self.position(), **what}
-        os.write(self.fd, json.dumps(line).encode() + b'\n')
+        self.current = {'o': self.number, 'k': kind, 'b': self.position(), **what}
+        os.write(self.fd, json.dumps(self.current).encode() + b'\n')
         return self.number
 
     def end(self):
         line = {'o': self.number, 'a': self.position()}
         os.write(self.fd, json.dumps(line).encode() + b'\n')
 
+    def fail(self):
+        os.write(self.fd, json.dumps({'o': self.number, 'x': True}).encode() + b'\n')
+
 
 class Client:
     def __init__(self, arguments):
         self.root = arguments.directory
         self.log = OperationLog(arguments.log, arguments.control)
-        self.random = random.Random((arguments.run << 8) + arguments.client)
+        self.random = random.Random(f'{arguments.seed} {arguments.run} {arguments.client}')
         self.writer = Writer(arguments.run, arguments.client)
         self.may_syncfs = arguments.syncfs
         self.eager = arguments.eager
+        self.full = arguments.full
         self.files = {}  # Path -> number.
         self.contents = {}  # Number -> bytearray.
         self.directories = ['']
@@ -94,7 +104,7 @@ class Client:
         else:
             written = os.pwrite(own, data, offset)
         if written != length:
-            raise OSError(f'{name}: {written} of {length} bytes written')
+            raise OSError(errno.ENOSPC, f'{written} of {length} bytes written', name)
         self.log.end()
         if offset > len(content):
             content.extend(bytes(offset - len(content)))
@@ -299,11 +309,28 @@ class Client:
         actions = {
             self.new_file: 20, self.append: 12, self.overwrite: 14, self.replace: 12, self.move: 8,
             self.remove: 6, self.change_size: 6, self.durable_write: 6, self.direct_write: 6,
-            self.mapped_write: 6, self.large_file: 1, self.new_directory: 3,
+            self.mapped_write: 0 if self.full else 6, self.large_file: 1, self.new_directory: 3,
             self.remove_directory: 1 if len(self.directories) > 1 else 0, self.sync_all: self.eager,
             self.read_back: 8,
         }
         self.random.choices(list(actions), list(actions.values()))[0]()
+
+    def step_if_there_is_space(self):
+        try:
+            self.step()
+        except OSError as error:
+            if error.errno != errno.ENOSPC or self.log.current['k'] not in TAKE_SPACE:
+                raise
+            self.log.fail()
+            self.give_up(self.log.current)
+
+    def give_up(self, failed):
+        """Removes the file that was written in part, and another one for the space."""
+        os.closerange(self.log.fd + 1, self.log.fd + 16)
+        if failed['k'] in ('write', 'truncate'):
+            self.unlink(next(name for name, file in self.files.items() if file == failed['f']))
+        if self.files:
+            self.unlink(self.random.choice(list(self.files)))
 
 
 def main():
@@ -312,6 +339,8 @@ def main():
     parser.add_argument('log')
     parser.add_argument('--client', type=int, required=True)
     parser.add_argument('--run', type=int, default=0)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--full', action='store_true')
     parser.add_argument('--seconds', type=float, required=True)
     parser.add_argument('--control')
     parser.add_argument('--eager', type=float, default=1)
@@ -320,7 +349,7 @@ def main():
     end = time.monotonic() + parser.parse_args().seconds
     try:
         while time.monotonic() < end:
-            client.step()
+            (client.step_if_there_is_space if client.full else client.step)()
     except OSError as error:
         print(f'client stopped at operation {client.log.number}: {error}', file=sys.stderr)
         sys.exit(3)

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "tests/crash/session.h"
+#include "tests/crash/step.h"
 
 namespace pbfs {
 
 // A short program: preparation, Record(), and what is cut off at every point.
 struct Workload {
-  const char* name;
-  void (*run)(Session& session);
+  std::string name;
+  std::function<void(Session& session)> run;
   size_t states_max = 220;
+  std::vector<Step> steps = {};  // What `run` does, if that is a list of steps.
 };
 
 // One to five operations and the calls that make them durable, as CrashMonkey's ACE has them.

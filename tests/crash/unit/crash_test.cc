@@ -52,7 +52,7 @@ TEST_P(CrashTest, EveryStateIsSound) {
   CrashStates::Limits limits;
   limits.cuts_max = FromEnvironment("PBFS_CRASH_STATES", GetParam().states_max);
   simulation::Scheduler(simulation::Scheduler::OptionsOf(Seed())).Run([&] {
-    Report(JudgeRecording(*recording_, session_->model(), limits, Seed()));
+    Report(JudgeRecording(*recording_, session_->oracle(), limits, Seed()));
   });
 }
 
@@ -60,7 +60,7 @@ TEST_P(CrashTest, EveryCutRecoveryIsSound) {
   Run();
   const uint64_t states = FromEnvironment("PBFS_CRASH_STATES", GetParam().states_max) / 40;
   simulation::Scheduler(simulation::Scheduler::OptionsOf(Seed())).Run([&] {
-    Report(JudgeRecoveries(*recording_, session_->model(), {.states = states}, Seed()));
+    Report(JudgeRecoveries(*recording_, session_->oracle(), {.states = states}, Seed()));
   });
 }
 

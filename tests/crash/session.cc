@@ -98,6 +98,7 @@ void Session::Record() {
   image_ = recording_->base.Fork();
   Mount();
   LookUpClients();
+  recording_->first_position = 2 * clients_.size();  // The first marks.
 }
 
 void Session::Focus() {

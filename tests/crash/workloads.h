@@ -24,9 +24,10 @@ const std::vector<Workload>& SmallWorkloads();
 // Longer ones: the log wraps, metadata is written back in between, space is used again, requests
 // are late. Each opens the window of some rule.
 const std::vector<Workload>& LongWorkloads();
+// Corners: full devices and logs, files without names, directories and
+// attributes that grow, clients at the same time.
+const std::vector<Workload>& SpecialWorkloads();
 // REQUIRES: one of them has that name.
 const Workload& WorkloadNamed(std::string_view name);
-// Random operations with random delays, from the session's seed.
-void RunRandomOperations(Session& session, uint64_t seed, size_t count);
 
 }  // namespace pbfs

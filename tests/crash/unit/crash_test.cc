@@ -67,6 +67,7 @@ TEST_P(CrashTest, EveryCutRecoveryIsSound) {
 std::string NameOf(const testing::TestParamInfo<Workload>& info) { return info.param.name; }
 INSTANTIATE_TEST_SUITE_P(Small, CrashTest, testing::ValuesIn(SmallWorkloads()), NameOf);
 INSTANTIATE_TEST_SUITE_P(Long, CrashTest, testing::ValuesIn(LongWorkloads()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Special, CrashTest, testing::ValuesIn(SpecialWorkloads()), NameOf);
 
 }  // namespace
 }  // namespace pbfs

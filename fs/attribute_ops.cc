@@ -2,6 +2,8 @@
 // Attributes and extended attributes.
 #include <sys/stat.h>
 
+#include <algorithm>
+
 #include "fs/filesystem_impl.h"
 
 namespace pbfs {
@@ -37,7 +39,7 @@ Attributes FileSystemImpl::AttributesLocked(Inode& inode) {
   attributes.blocks_512 += inode.delalloc_blocks * (kBlockBytes / 512);
   if (inode.pending_mtime) {
     attributes.mtime = *inode.pending_mtime;
-    attributes.ctime = *inode.pending_mtime;
+    attributes.ctime = std::max(attributes.ctime, *inode.pending_mtime);
   }
   return attributes;
 }
@@ -82,8 +84,7 @@ StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,
       const Time time = request.mtime_now ? now : *request.mtime;
       disk.mtime_seconds = time.seconds;
       disk.mtime_nanoseconds = time.nanoseconds;
-      MutexLock lock(inode->writeback_lock);
-      inode->pending_mtime.reset();
+      operation.TakeWriteTime(inode);
     }
     const Time changed = request.ctime ? *request.ctime : now;
     SetTimes(disk, changed, /*modified=*/false);

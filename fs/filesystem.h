@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -33,6 +34,7 @@ struct MountOptions {
 struct Time {
   int64_t seconds = 0;
   uint32_t nanoseconds = 0;
+  friend auto operator<=>(const Time&, const Time&) = default;
 };
 
 struct Attributes {

@@ -85,8 +85,8 @@ struct Inode {
   std::vector<RoundWaiter> round_waiters ABSL_GUARDED_BY(writeback_lock);
   uint64_t metadata_reserved ABSL_GUARDED_BY(writeback_lock) = 0;
   uint64_t delalloc_blocks ABSL_GUARDED_BY(writeback_lock) = 0;
-  // Modification time of writes that did not come from the kernel's page cache, until a transaction
-  // takes it over.
+  // Time of the newest write that did not come from the kernel's page cache, until an operation
+  // stores it (SetWriteTime) or sets a modification time itself.
   std::optional<Time> pending_mtime ABSL_GUARDED_BY(writeback_lock);
   // On Writeback's list of dirty inodes, which pins it; guarded by that list's lock.
   bool on_dirty_list = false;

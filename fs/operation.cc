@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fs/operation.h"
 
+#include <utility>
+
 namespace pbfs {
 
 Operation::~Operation() ABSL_NO_THREAD_SAFETY_ANALYSIS {
@@ -22,6 +24,27 @@ void SetTimes(DiskInode& disk, Time now, bool modified) {
   if (!modified) return;
   disk.mtime_seconds = now.seconds;
   disk.mtime_nanoseconds = now.nanoseconds;
+}
+
+void SetWriteTime(DiskInode& disk, Time written) {
+  const Time changed{disk.ctime_seconds, disk.ctime_nanoseconds};
+  SetTimes(disk, written, /*modified=*/true);
+  if (changed > written) SetTimes(disk, changed, /*modified=*/false);
+}
+
+std::optional<Time> Operation::TakeWriteTime(const InodeRef& inode) {
+  std::optional<Time> time;
+  {
+    MutexLock lock(inode->writeback_lock);
+    time = std::exchange(inode->pending_mtime, std::nullopt);
+  }
+  if (time) {
+    transaction_.OnAbort([&undone = *inode, time] {
+      MutexLock lock(undone.writeback_lock);
+      if (!undone.pending_mtime) undone.pending_mtime = time;
+    });
+  }
+  return time;
 }
 
 DiskInode& Operation::Touch(const InodeRef& inode, bool modified) {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/status.h"
@@ -33,6 +34,10 @@ class Operation {
   // As Edit(), and sets ctime (and mtime) to now.
   DiskInode& Touch(const InodeRef& inode, bool modified);
 
+  // The write time that the inode still has to store: it is the operation's now, to store or to
+  // drop. An abort gives it back. After Edit().
+  std::optional<Time> TakeWriteTime(const InodeRef& inode);
+
   // fdatasync need not wait for this change (times only).
   void SetTimesOnly() { times_only_ = true; }
 
@@ -55,6 +60,8 @@ class Operation {
 };
 
 void SetTimes(DiskInode& disk, Time now, bool modified);
+// For a write that happened some time ago: the inode may have been changed since.
+void SetWriteTime(DiskInode& disk, Time written);
 
 // Runs operations: reserves space, begins the transaction, retries when only a log commit stands
 // between it and free blocks.

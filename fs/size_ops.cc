@@ -52,6 +52,7 @@ Status FileSystemImpl::Shrink(const InodeRef& inode, uint64_t size) {
   bool on_tree = false;
   Status status = Run(kChangingSize, [&](Operation& operation) -> Status {
     DiskInode& disk = operation.Touch(inode, /*modified=*/true);
+    operation.TakeWriteTime(inode);  // Of an earlier write.
     disk.size_bytes = std::min(disk.size_bytes, size);
     ExtentMap map(reader_, space_, disk);
     PBFS_ASSIGN_OR_RETURN(done, map.RemoveTail(operation.transaction(), first_gone));

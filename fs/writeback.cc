@@ -352,31 +352,26 @@ void Writeback::BatchEnded() {
   idle_.SignalAll();
 }
 
-// New extents and the new size, after their data is on the device.
+// New extents, the new size and the time of the newest write, after the data is on the device.
 Status Writeback::CommitRound(Round& round) {
   Inode& inode = *round.inode;
-  std::optional<Time> mtime;
-  {
-    MutexLock lock(inode.writeback_lock);
-    mtime = std::exchange(inode.pending_mtime, std::nullopt);
-  }
   bool grows = false;
   {
     ReaderLock lock(inode.lock);
     // The size in memory may have shrunk since, but a truncation waits for the round.
     grows = round.size_after > inode.disk.size_bytes;
   }
-  const Status status = CommitExtents(round, grows, mtime);
-  if (!status.ok() && mtime) {
+  bool timed = false;
+  {
     MutexLock lock(inode.writeback_lock);
-    if (!inode.pending_mtime) inode.pending_mtime = mtime;
+    timed = inode.pending_mtime.has_value();
   }
-  return status;
+  if (round.committed == round.claimed.size() && !grows && !timed) return OkStatus();
+  return CommitExtents(round, grows);
 }
 
-Status Writeback::CommitExtents(Round& round, bool grows, const std::optional<Time>& mtime) {
+Status Writeback::CommitExtents(Round& round, bool grows) {
   size_t next = round.committed;
-  if (next == round.claimed.size() && !grows && !mtime) return OkStatus();
   do {
     const size_t end = std::min(next + kExtentsPerTransaction, round.claimed.size());
     const bool last = end == round.claimed.size();
@@ -398,7 +393,9 @@ Status Writeback::CommitExtents(Round& round, bool grows, const std::optional<Ti
         size = std::min(size, (extent.file_block + extent.length) * kBlockBytes);
       }
       disk.size_bytes = std::max(disk.size_bytes, size);
-      if (last && mtime) SetTimes(disk, *mtime, /*modified=*/true);
+      // Taken with the inode locked: who looks at it, or sets times, comes before or after.
+      const auto written = last ? operation.TakeWriteTime(round.inode) : std::nullopt;
+      if (written) SetWriteTime(disk, *written);
       if (next == end && !grows) operation.SetTimesOnly();
       return OkStatus();
     }));

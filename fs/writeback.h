@@ -121,7 +121,7 @@ class Writeback {
   void EndRound(Round& round);
   Status ErrorOf(Inode& inode);
   Status CommitRound(Round& round);
-  Status CommitExtents(Round& round, bool grows, const std::optional<Time>& mtime);
+  Status CommitExtents(Round& round, bool grows);
   // True when a round of the inode would store something.
   bool NeedsRound(Inode& inode);
   bool OverDirtyLimit() const;

@@ -84,15 +84,15 @@ std::string MountAndObserve(BlockDevice& device, std::unique_ptr<FileSystem>& fi
 
 }  // namespace
 
-std::string JudgeState(Image& image, const Model& model, const Bounds& bounds, bool grow_files,
-                       Observed* seen) {
+std::string JudgeState(Image& image, const Oracle& oracle, const std::vector<Bounds>& bounds,
+                       bool grow_files, Observed* seen) {
   ImageDevice device(image);
   std::unique_ptr<FileSystem> filesystem;
   Observed observed;
   std::string problem = MountAndObserve(device, filesystem, observed);
   if (!problem.empty()) return problem;
   const RulesOn rules_on;
-  problem = model.Explain(observed, bounds.ops_begun, bounds.acks);
+  problem = oracle.Explain(observed, bounds);
   if (!problem.empty()) return problem;
   if (const Status unmounted = filesystem->Unmount(); !unmounted.ok()) {
     return absl::StrCat("unmount: ", unmounted.ToString());
@@ -114,28 +114,12 @@ std::string Outcome::Text() const {
   return absl::StrCat(states, " states\n", absl::StrJoin(violations, "\n"));
 }
 
-namespace {
-
-Bounds BoundsOf(const CrashStates& states, const Cut& cut) {
-  Bounds bounds{0, 0};
-  for (const uint64_t mark : states.MarksBefore(cut.position)) {
-    if (mark % 2 == 0) {
-      bounds.ops_begun = static_cast<uint32_t>(mark / 2);
-    } else {
-      bounds.acks = mark / 2;
-    }
-  }
-  return bounds;
-}
-
-}  // namespace
-
-std::string JudgeCut(const CrashStates& states, const Cut& cut, Image& image, const Model& model,
+std::string JudgeCut(const CrashStates& states, const Cut& cut, Image& image, const Oracle& oracle,
                      bool grow_files) {
-  return JudgeState(image, model, BoundsOf(states, cut), grow_files);
+  return JudgeState(image, oracle, oracle.BoundsOf(states.MarksBefore(cut.position)), grow_files);
 }
 
-Outcome JudgeRecording(const Recording& recording, const Model& model, CrashStates::Limits limits,
+Outcome JudgeRecording(const Recording& recording, const Oracle& oracle, CrashStates::Limits limits,
                        uint64_t seed, size_t violations_max) {
   Random random(seed);
   limits.first_position = recording.first_position;
@@ -144,7 +128,7 @@ Outcome JudgeRecording(const Recording& recording, const Model& model, CrashStat
   for (const Cut& cut : states.Enumerate(limits, random)) {
     Image image = states.Build(cut);
     const bool grow = ++outcome.states % kGrowEvery == 0;
-    const std::string problem = JudgeCut(states, cut, image, model, grow);
+    const std::string problem = JudgeCut(states, cut, image, oracle, grow);
     if (problem.empty()) continue;
     outcome.violations.push_back(absl::StrCat(states.Describe(cut), ": ", problem));
     if (outcome.violations.size() == 1) outcome.first_cut = cut;
@@ -158,15 +142,15 @@ namespace {
 // Cuts recoveries, and recoveries of these.
 class RecoveryJudge {
  public:
-  RecoveryJudge(const Model& model, const RecoveryLimits& limits, uint64_t seed,
+  RecoveryJudge(const Oracle& oracle, const RecoveryLimits& limits, uint64_t seed,
                 size_t violations_max)
-      : model_(model), limits_(limits), random_(seed), violations_max_(violations_max) {}
+      : oracle_(oracle), limits_(limits), random_(seed), violations_max_(violations_max) {}
 
   bool full() const { return outcome_.violations.size() >= violations_max_; }
 
   void Judge(const CrashStates& states, const Cut& cut, const Image& crashed) {
     const std::string where = states.Describe(cut);
-    bounds_ = BoundsOf(states, cut);
+    bounds_ = oracle_.BoundsOf(states.MarksBefore(cut.position));
     Image recovered = crashed.Fork();
     std::vector<RecordedIo> recovery;
     const std::string problem = Recover(recovered, recovery, expected_);
@@ -211,29 +195,29 @@ class RecoveryJudge {
   void JudgeOne(const std::string& where, Image image) {
     ++outcome_.states;
     Observed seen;
-    std::string problem = JudgeState(image, model_, bounds_, false, &seen);
+    std::string problem = JudgeState(image, oracle_, bounds_, false, &seen);
     if (problem.empty() && !(seen == expected_)) problem = "differs from an uncut recovery";
     if (!problem.empty()) Violation(absl::StrCat(where, ": ", problem));
   }
 
   void Violation(std::string text) { outcome_.violations.push_back(std::move(text)); }
 
-  const Model& model_;
+  const Oracle& oracle_;
   const RecoveryLimits limits_;
   Random random_;
   const size_t violations_max_;
-  Bounds bounds_{};
+  std::vector<Bounds> bounds_;
   Observed expected_;
   Outcome outcome_;
 };
 
 }  // namespace
 
-Outcome JudgeRecoveries(const Recording& recording, const Model& model,
+Outcome JudgeRecoveries(const Recording& recording, const Oracle& oracle,
                         const RecoveryLimits& limits, uint64_t seed, size_t violations_max) {
   Random random(seed);
   CrashStates states(recording.base, recording.io);
-  RecoveryJudge judge(model, limits, random.Next(), violations_max);
+  RecoveryJudge judge(oracle, limits, random.Next(), violations_max);
   for (const Cut& cut : states.Enumerate(
            {.cuts_max = limits.states, .first_position = recording.first_position}, random)) {
     const Image crashed = states.Build(cut);

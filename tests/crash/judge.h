@@ -6,26 +6,22 @@
 #include <string>
 #include <vector>
 
-#include "tests/crash/model.h"
+#include "tests/crash/oracle.h"
 #include "tests/crash/session.h"
 #include "tests/crash/states.h"
 
 namespace pbfs {
 
 // Judges one crash state: mounts `image` (which replays the log and finishes orphans), compares
-// what is there with the model, unmounts, runs the checker. Empty if all is well, else what is
+// what is there with the oracle, unmounts, runs the checker. Empty if all is well, else what is
 // wrong.
-struct Bounds {
-  uint32_t ops_begun;
-  size_t acks;
-};
 // `grow_files`: also raises the size of every file and looks for bytes behind the old end.
 // `seen` (optional): what was there after the mount.
-std::string JudgeState(Image& image, const Model& model, const Bounds& bounds, bool grow_files,
-                       Observed* seen = nullptr);
+std::string JudgeState(Image& image, const Oracle& oracle, const std::vector<Bounds>& bounds,
+                       bool grow_files, Observed* seen = nullptr);
 
 // The same for a cut of a recording.
-std::string JudgeCut(const CrashStates& states, const Cut& cut, Image& image, const Model& model,
+std::string JudgeCut(const CrashStates& states, const Cut& cut, Image& image, const Oracle& oracle,
                      bool grow_files);
 
 // The outcome of going through the crash states of a recording.
@@ -38,7 +34,7 @@ struct Outcome {
 inline constexpr size_t kViolationsMax = 3;
 
 // Judges the crash states of a workload.
-Outcome JudgeRecording(const Recording& recording, const Model& model, CrashStates::Limits limits,
+Outcome JudgeRecording(const Recording& recording, const Oracle& oracle, CrashStates::Limits limits,
                        uint64_t seed, size_t violations_max = kViolationsMax);
 
 // How recoveries are cut: of so many crash states the recovery (a mount) is recorded and cut at up
@@ -49,7 +45,7 @@ struct RecoveryLimits {
   size_t second_cuts = 2;
 };
 // Whatever was cut, the next mount must end where an uncut one does.
-Outcome JudgeRecoveries(const Recording& recording, const Model& model,
+Outcome JudgeRecoveries(const Recording& recording, const Oracle& oracle,
                         const RecoveryLimits& limits, uint64_t seed,
                         size_t violations_max = kViolationsMax);
 

@@ -233,89 +233,10 @@ void OverwriteDuringCommits(Session& s) {
   }
 }
 
-void RandomOperations(Session& s) { RunRandomOperations(s, 1, 60); }
-void RandomOperationsLater(Session& s) { RunRandomOperations(s, 2, 150); }
-
-void RandomOperationsWhenFull(Session& s) {
-  s.Fill(400);
-  RunRandomOperations(s, 3, 100);
-}
-
 }  // namespace
 
-void RunRandomOperations(Session& s, uint64_t seed, size_t count) {
-  Random random(seed);
-  s.Mkdir("dir");
-  s.Record();
-  s.hold().DelayAtRandom(random.Next(), std::chrono::microseconds(400));
-  std::vector<std::unique_ptr<Session::PendingSync>> pending;
-  const auto path = [&] {
-    return absl::StrCat(random.OneIn(3) ? "dir/" : "", "file", random.Below(5));
-  };
-  for (size_t i = 0; i < count && !s.Broken(); ++i) {
-    const std::string name = path();
-    if (!s.Exists(name)) {
-      s.Create(name);
-      continue;
-    }
-    switch (random.Below(16)) {
-      case 0:
-      case 1:
-        s.Append(name, random.Below(15'000) + 1);
-        break;
-      case 2:
-      case 3:
-      case 4:
-        s.Write(name, random.Below(60'000), random.Below(20'000) + 1, random.OneIn(2));
-        break;
-      case 5:
-        s.Truncate(name, random.Below(s.Size(name) + 1));
-        break;
-      case 6:
-        s.Truncate(name, s.Size(name) / 2 + random.Below(30'000));
-        break;
-      case 7:
-        s.Unlink(name, random.OneIn(2));
-        break;
-      case 8: {
-        const std::string to = path();
-        if (to != name) s.Rename(name, to);
-        break;
-      }
-      case 9: {
-        const std::string to = path();
-        if (!s.Exists(to)) s.Link(name, to);
-        break;
-      }
-      case 10:
-        s.SetXattr(name, Numbered("user.", random.Below(3)), random.Below(30'000));
-        break;
-      case 11:
-        s.Chmod(name, static_cast<uint32_t>(0600 + random.Below(64)));
-        break;
-      case 12:
-        s.Press();
-        break;
-      case 13:
-        s.Sync();
-        break;
-      case 14:
-        pending.push_back(s.FsyncStart(name, random.OneIn(2)));
-        break;
-      default:
-        s.Fsync(name, random.OneIn(2));
-        break;
-    }
-    if (!pending.empty() && random.OneIn(3)) {
-      s.Await(*pending.back());
-      pending.pop_back();
-    }
-  }
-  for (const auto& sync : pending) s.Await(*sync);
-}
-
 const Workload& WorkloadNamed(std::string_view name) {
-  for (const auto* workloads : {&SmallWorkloads(), &LongWorkloads()}) {
+  for (const auto* workloads : {&SmallWorkloads(), &LongWorkloads(), &SpecialWorkloads()}) {
     for (const Workload& workload : *workloads) {
       if (workload.name == name) return workload;
     }
@@ -337,9 +258,6 @@ const std::vector<Workload>& LongWorkloads() {
       {"ChainedTruncate", ChainedTruncate},
       {"ChainedGrowth", ChainedGrowth},
       {"OverwriteDuringCommits", OverwriteDuringCommits},
-      {"RandomOperations", RandomOperations},
-      {"RandomOperationsLater", RandomOperationsLater},
-      {"RandomOperationsWhenFull", RandomOperationsWhenFull},
   };
   return workloads;
 }

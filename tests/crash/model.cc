@@ -15,55 +15,119 @@
 namespace pbfs {
 namespace {
 
-Status ObserveInode(FileSystem& filesystem, InodeNumber ino, bool opaque, Observed& observed);
-
-Status ObserveDirectory(FileSystem& filesystem, InodeNumber ino, Observed& observed) {
-  std::map<std::string, InodeNumber> entries;
-  bool twice = false;
-  PBFS_RETURN_IF_ERROR(filesystem.ReadDir(ino, 0, [&](const DirEntry& entry) {
-    if (entry.name == "." || entry.name == "..") return true;
-    twice |= !entries.emplace(entry.name, entry.ino).second;
-    return true;
-  }));
-  if (twice) return ErrnoError(EUCLEAN, absl::StrCat("inode ", ino, ": readdir gave a name twice"));
-  for (const auto& [name, child] : entries) {
-    std::optional<Attributes> found;
-    PBFS_ASSIGN_OR_RETURN(found, filesystem.Lookup(ino, name));
-    if (!found || found->ino != child) {
-      return ErrnoError(
-          EUCLEAN, absl::StrCat("inode ", ino, ": lookup of \"", name, "\" differs from readdir"));
-    }
-    // The reference of the lookup is left for unmount.
-    if (!observed.nodes.contains(child)) {
-      PBFS_RETURN_IF_ERROR(
-          ObserveInode(filesystem, child, absl::StartsWith(name, kOpaquePrefix), observed));
-    }
-  }
-  observed.nodes[ino].entries = std::move(entries);
-  return OkStatus();
+Status Inconsistent(InodeNumber ino, std::string_view what) {
+  return ErrnoError(EUCLEAN, absl::StrCat("inode ", ino, ": ", std::string(what)));
 }
 
-Status ObserveInode(FileSystem& filesystem, InodeNumber ino, bool opaque, Observed& observed) {
-  ObservedNode& node = observed.nodes[ino];
-  Attributes attributes;
-  PBFS_ASSIGN_OR_RETURN(attributes, filesystem.GetAttributes(ino));
-  node.mode = attributes.mode;
-  node.nlink = attributes.nlink;
-  std::vector<std::string> names;
-  PBFS_ASSIGN_OR_RETURN(names, filesystem.ListXattr(ino));
-  for (const std::string& name : names) {
-    PBFS_ASSIGN_OR_RETURN(node.xattrs[name], filesystem.GetXattr(ino, name));
+// Walks a filesystem.
+class Observer {
+ public:
+  Observer(FileSystem& filesystem, Observed& observed) : fs_(filesystem), observed_(observed) {}
+
+  Status Inode(InodeNumber ino, InodeNumber parent, bool opaque) {
+    ObservedNode& node = observed_.nodes[ino];
+    Attributes attributes;
+    PBFS_ASSIGN_OR_RETURN(attributes, fs_.GetAttributes(ino));
+    node.mode = attributes.mode;
+    node.nlink = attributes.nlink;
+    node.uid = attributes.uid;
+    node.gid = attributes.gid;
+    node.generation = attributes.generation;
+    node.times = {attributes.atime, attributes.mtime, attributes.ctime};
+    node.btime = attributes.btime;
+    node.blocks_512 = attributes.blocks_512;
+    std::vector<std::string> names;
+    PBFS_ASSIGN_OR_RETURN(names, fs_.ListXattr(ino));
+    for (const std::string& name : names) {
+      PBFS_ASSIGN_OR_RETURN(node.xattrs[name], fs_.GetXattr(ino, name));
+    }
+    if (S_ISLNK(node.mode)) {
+      PBFS_ASSIGN_OR_RETURN(node.target, fs_.ReadLink(ino));
+      if (node.target.size() != attributes.size_bytes)
+        return Inconsistent(ino, "size of a symlink");
+    } else if (S_ISREG(node.mode)) {
+      node.size_bytes = attributes.size_bytes;
+      if (opaque) return OkStatus();
+      PBFS_ASSIGN_OR_RETURN(node.bytes, FsClient(fs_).Read(ino, 0, attributes.size_bytes));
+      return CheckBlocks(ino, node);
+    } else if (S_ISDIR(node.mode)) {
+      return Directory(ino, parent);
+    }
+    return OkStatus();
   }
-  if (S_ISLNK(node.mode)) {
-    PBFS_ASSIGN_OR_RETURN(node.target, filesystem.ReadLink(ino));
-  } else if (S_ISREG(node.mode)) {
-    node.size_bytes = attributes.size_bytes;
-    if (opaque) return OkStatus();
-    PBFS_ASSIGN_OR_RETURN(node.bytes, FsClient(filesystem).Read(ino, 0, attributes.size_bytes));
-  } else if (S_ISDIR(node.mode)) {
-    return ObserveDirectory(filesystem, ino, observed);
+
+ private:
+  // What is not zero lies in a block.
+  static Status CheckBlocks(InodeNumber ino, const ObservedNode& node) {
+    if (node.blocks_512 % (kBlockBytes / 512) != 0) return Inconsistent(ino, "part of a block");
+    uint64_t blocks = 0;
+    for (size_t at = 0; at < node.bytes.size(); at += kBlockBytes) {
+      const size_t end = std::min<size_t>(node.bytes.size(), at + kBlockBytes);
+      blocks += node.bytes.find_first_not_of('\0', at) < end ? 1 : 0;
+    }
+    if (node.blocks_512 < blocks * (kBlockBytes / 512)) {
+      return Inconsistent(
+          ino, absl::StrCat(blocks, " blocks hold data, st_blocks is ", node.blocks_512));
+    }
+    return OkStatus();
   }
-  return OkStatus();
+
+  Status CheckDots(InodeNumber ino, InodeNumber parent,
+                   const std::map<std::string, InodeNumber>& dots) {
+    for (const auto& [name, expected] :
+         std::initializer_list<std::pair<std::string, InodeNumber>>{{".", ino}, {"..", parent}}) {
+      std::optional<Attributes> found;
+      PBFS_ASSIGN_OR_RETURN(found, fs_.Lookup(ino, name));
+      if (!found || found->ino != expected) return Inconsistent(ino, "lookup of " + name);
+      const auto listed = dots.find(name);
+      if (listed == dots.end() || listed->second != expected) {
+        return Inconsistent(ino, "readdir of " + name);
+      }
+    }
+    return OkStatus();
+  }
+
+  Status Directory(InodeNumber ino, InodeNumber parent) {
+    struct Entry {
+      InodeNumber ino;
+      uint8_t type;
+    };
+    std::map<std::string, Entry> entries;
+    std::map<std::string, InodeNumber> dots;
+    bool twice = false;
+    PBFS_RETURN_IF_ERROR(fs_.ReadDir(ino, 0, [&](const DirEntry& entry) {
+      if (entry.name == "." || entry.name == "..") {
+        twice |= !dots.emplace(entry.name, entry.ino).second;
+      } else {
+        twice |= !entries.emplace(entry.name, Entry{entry.ino, entry.type}).second;
+      }
+      return true;
+    }));
+    if (twice) return Inconsistent(ino, "readdir gave a name twice");
+    PBFS_RETURN_IF_ERROR(CheckDots(ino, parent, dots));
+    for (const auto& [name, entry] : entries) {
+      std::optional<Attributes> found;
+      PBFS_ASSIGN_OR_RETURN(found, fs_.Lookup(ino, name));
+      if (!found || found->ino != entry.ino || (found->mode & S_IFMT) >> 12 != entry.type) {
+        return Inconsistent(ino, absl::StrCat("lookup of \"", name, "\" differs from readdir"));
+      }
+      // The reference of the lookup is left for unmount.
+      if (!observed_.nodes.contains(entry.ino)) {
+        PBFS_RETURN_IF_ERROR(Inode(entry.ino, ino, absl::StartsWith(name, kOpaquePrefix)));
+      }
+      observed_.nodes[ino].entries[name] = entry.ino;
+    }
+    return OkStatus();
+  }
+
+  FileSystem& fs_;
+  Observed& observed_;
+};
+
+std::string ToText(Time time) { return absl::StrCat(time.seconds, ".", time.nanoseconds); }
+std::string ToText(const Times& times) {
+  return absl::StrCat("a ", ToText(times.atime), " m ", ToText(times.mtime), " c ",
+                      ToText(times.ctime));
 }
 
 char ByteOf(const std::string& bytes, uint64_t index) {
@@ -75,7 +139,8 @@ char ByteOf(const std::string& bytes, uint64_t index) {
 StatusOr<Observed> Observe(FileSystem& filesystem) {
   Observed observed;
   observed.root = filesystem.root();
-  PBFS_RETURN_IF_ERROR(ObserveInode(filesystem, observed.root, false, observed));
+  PBFS_RETURN_IF_ERROR(
+      Observer(filesystem, observed).Inode(observed.root, observed.root, /*opaque=*/false));
   return observed;
 }
 
@@ -95,23 +160,47 @@ std::string PatternOf(Model::FileId file, uint32_t write, uint64_t offset_bytes,
   return bytes;
 }
 
-// ---- Recording ----------------------------------------------------------------------------------
-
-Model::Model(uint32_t root_mode) {
-  Node& root = tree_[kRoot];
-  root.mode = root_mode;
-  root.nlink = 2;
-  trees_.push_back(std::make_shared<Tree>(tree_));
-  tree_changed_ = false;
-  promises_.push_back({});
+std::string LettersOf(uint64_t seed, size_t length_bytes) {
+  Random random(seed);
+  std::string letters(length_bytes, '\0');
+  for (char& letter : letters) letter = static_cast<char>('a' + random.Below(26));
+  return letters;
 }
 
-uint32_t Model::Begin() { return ++op_; }
+// ---- Recording ----------------------------------------------------------------------------------
+
+void Model::SetRoot(const Attributes& attributes) {
+  PBFS_CHECK(op_ == 0);
+  Node& root = tree_[kRoot];
+  root.mode = attributes.mode;
+  root.nlink = attributes.nlink;
+  root.uid = attributes.uid;
+  root.gid = attributes.gid;
+  root.generation = attributes.generation;
+  root.btime = attributes.btime;
+  times_[kRoot] = {
+      {0, {attributes.atime, attributes.mtime, attributes.ctime}, /*modified=*/true, false}};
+  trees_ = {std::make_shared<Tree>(tree_)};
+  tree_changed_ = false;
+  promises_ = {{}};
+}
+
+uint32_t Model::Begin() {
+  in_op_ = true;
+  return ++op_;
+}
 
 void Model::End() {
   trees_.push_back(tree_changed_ ? std::make_shared<Tree>(tree_) : trees_.back());
   tree_changed_ = false;
   PBFS_CHECK(trees_.size() == op_ + 1);
+  in_op_ = false;
+}
+
+void Model::AddTimes(FileId file, const Times& times, bool modified, bool lazy) {
+  times_[file].push_back({op_, times, modified, lazy});
+  // An fsync has it stored, and so all that was before in the log.
+  if (lazy) touched_[file] = op_;
 }
 
 const std::string& Model::Bytes(FileId file) const { return *versions_.at(file).back().bytes; }
@@ -122,19 +211,23 @@ void Model::SetBytes(FileId file, std::string bytes, bool resized) {
   if (resized) Touch(file);
 }
 
-Model::Promise Model::PromiseOf(FileId file) const {
+Model::Promise Model::PromiseOf(FileId file, bool datasync) const {
   Promise promise;
-  const auto touched = touched_.find(file);
-  if (touched != touched_.end()) promise.op = touched->second;
+  const auto& all = datasync ? data_touched_ : touched_;
+  const auto touched = all.find(file);
+  if (touched != all.end()) promise.op = touched->second;
   const auto versions = versions_.find(file);
   if (versions != versions_.end()) promise.versions[file] = versions->second.size() - 1;
+  const auto times = times_.find(file);
+  if (!datasync && times != times_.end()) promise.times[file] = times->second.size() - 1;
   return promise;
 }
 
 Model::Promise Model::PromiseOfAll() const {
   Promise promise;
-  promise.op = op_;
+  promise.op = ended();
   for (const auto& [file, versions] : versions_) promise.versions[file] = versions.size() - 1;
+  for (const auto& [file, times] : times_) promise.times[file] = times.size() - 1;
   return promise;
 }
 
@@ -145,36 +238,43 @@ size_t Model::Acknowledge(const Promise& promise) {
     size_t& oldest = all.versions[file];
     oldest = std::max(oldest, version);
   }
+  for (const auto& [file, times] : promise.times) {
+    size_t& oldest = all.times[file];
+    oldest = std::max(oldest, times);
+  }
   promises_.push_back(std::move(all));
   return promises_.size() - 1;
 }
 
 // ---- Judging ------------------------------------------------------------------------------------
 
-std::string Model::Explain(const Observed& observed, uint32_t ops_begun, size_t acks) const {
+Model::Fit Model::NewestFit(const Observed& observed, InodeNumber root, uint32_t op_max,
+                            size_t acks) const {
   const Promise& promise = promises_.at(acks);
   std::string first;
   std::string last;
-  for (uint32_t op = ops_begun;; --op) {
-    last = ExplainAt(observed, op, promise);
-    if (last.empty()) return "";
+  for (uint32_t op = op_max; op >= promise.op; --op) {
+    last = ExplainAt(observed, root, op, promise);
+    if (last.empty()) return {op, ""};
     if (first.empty()) first = last;
-    if (op <= promise.op) break;
+    if (op == 0) break;
   }
-  return absl::StrCat("no state after operations ", promise.op, "..", ops_begun, " fits. As after ",
-                      ops_begun, ": ", first, ". As after ", promise.op, ": ", last);
+  return {std::nullopt,
+          absl::StrCat("no state after operations ", promise.op, "..", op_max, " fits. As after ",
+                       op_max, ": ", first, ". As after ", promise.op, ": ", last)};
 }
 
-std::string Model::ExplainLive(const Observed& observed) const {
-  return ExplainAt(observed, op_, PromiseOfAll());
+std::string Model::ExplainLive(const Observed& observed, InodeNumber root) const {
+  return ExplainAt(observed, root, op_, PromiseOfAll());
 }
 
-std::string Model::ExplainAt(const Observed& observed, uint32_t op, const Promise& promise) const {
-  const Tree& tree = *trees_.at(op);
-  std::map<FileId, InodeNumber> seen;
-  std::string problem = ExplainNode(observed, tree, kRoot, observed.root, "/", seen);
+std::string Model::ExplainAt(const Observed& observed, InodeNumber root, uint32_t op,
+                             const Promise& promise) const {
+  Comparison comparison{observed, op, promise};
+  std::string problem = ExplainNode(comparison, kRoot, root, "/");
   if (!problem.empty()) return problem;
-  for (const auto& [id, ino] : seen) {
+  const Tree& tree = *trees_.at(op);
+  for (const auto& [id, ino] : comparison.seen) {
     const Node& node = tree.at(id);
     if (!S_ISREG(node.mode) || node.opaque) continue;
     const auto oldest = promise.versions.find(id);
@@ -185,15 +285,15 @@ std::string Model::ExplainAt(const Observed& observed, uint32_t op, const Promis
   return "";
 }
 
-std::string Model::ExplainNode(const Observed& observed, const Tree& tree, FileId id,
-                               InodeNumber ino, const std::string& path,
-                               std::map<FileId, InodeNumber>& seen) const {
-  const auto [known, added] = seen.emplace(id, ino);
+std::string Model::ExplainNode(Comparison& comparison, FileId id, InodeNumber ino,
+                               const std::string& path) const {
+  const auto [known, added] = comparison.seen.emplace(id, ino);
   if (!added) {
     return known->second == ino ? "" : absl::StrCat(path, ": is not the same file as its link");
   }
-  const Node& node = tree.at(id);
-  const ObservedNode& found = observed.nodes.at(ino);
+  const Node& node = trees_.at(comparison.op)->at(id);
+  if (node.foreign) return "";
+  const ObservedNode& found = comparison.observed.nodes.at(ino);
   if (found.mode != node.mode) {
     return absl::StrCat(path, ": mode is 0x", absl::Hex(found.mode), ", not 0x",
                         absl::Hex(node.mode));
@@ -201,26 +301,75 @@ std::string Model::ExplainNode(const Observed& observed, const Tree& tree, FileI
   if (found.nlink != node.nlink) {
     return absl::StrCat(path, ": nlink is ", found.nlink, ", not ", node.nlink);
   }
+  if (found.uid != node.uid || found.gid != node.gid) {
+    return absl::StrCat(path, ": owner is ", found.uid, ":", found.gid, ", not ", node.uid, ":",
+                        node.gid);
+  }
   if (found.target != node.target) return absl::StrCat(path, ": the symlink's target differs");
-  if (found.xattrs.size() != node.xattrs.size()) {
-    return absl::StrCat(path, ": ", found.xattrs.size(), " xattrs, not ", node.xattrs.size());
-  }
-  for (const auto& [name, value] : node.xattrs) {
-    const auto at = found.xattrs.find(name);
-    if (at == found.xattrs.end()) return absl::StrCat(path, ": xattr ", name, " is missing");
-    if (at->second != *value) return absl::StrCat(path, ": xattr ", name, " differs");
-  }
+  std::string problem = ExplainXattrs(node, found);
+  if (problem.empty()) problem = ExplainTimes(comparison, id, found);
+  if (!problem.empty()) return absl::StrCat(path, ": ", problem);
   for (const auto& [name, child] : found.entries) {
     if (!node.entries.contains(name)) return absl::StrCat(path, name, ": should not be there");
   }
   for (const auto& [name, child] : node.entries) {
     const auto at = found.entries.find(name);
     if (at == found.entries.end()) return absl::StrCat(path, name, ": is missing");
-    std::string problem =
-        ExplainNode(observed, tree, child, at->second, absl::StrCat(path, name, "/"), seen);
+    problem = ExplainNode(comparison, child, at->second, absl::StrCat(path, name, "/"));
     if (!problem.empty()) return problem;
   }
   return "";
+}
+
+std::string Model::ExplainXattrs(const Node& node, const ObservedNode& found) const {
+  if (found.xattrs.size() != node.xattrs.size()) {
+    return absl::StrCat(found.xattrs.size(), " xattrs, not ", node.xattrs.size());
+  }
+  for (const auto& [name, value] : node.xattrs) {
+    const auto at = found.xattrs.find(name);
+    if (at == found.xattrs.end()) return absl::StrCat("xattr ", name, " is missing");
+    if (at->second != *value) return absl::StrCat("xattr ", name, " differs");
+  }
+  return "";
+}
+
+// The operations up to comparison.op are there, and with them the times that they set. Of the lazy
+// ones since the modification time was last set, any may have been the last that was stored; not
+// one that is older than what was promised.
+std::string Model::ExplainTimes(const Comparison& comparison, FileId id,
+                                const ObservedNode& found) const {
+  const Node& node = trees_.at(comparison.op)->at(id);
+  const auto series = times_.find(id);
+  if (series == times_.end() || times_ignored_.contains(id)) return "";
+  if (found.btime != node.btime) return "the time of birth changed";
+  if (found.generation != node.generation) return "the generation changed";
+  const std::vector<TimesVersion>& versions = series->second;
+  const TimesVersion* changed = nullptr;
+  const TimesVersion* modified = nullptr;
+  for (const TimesVersion& version : versions) {
+    if (version.op > comparison.op) break;
+    if (version.lazy) continue;
+    changed = &version;
+    if (version.modified) modified = &version;
+  }
+  if (changed == nullptr || modified == nullptr) return "it has no times yet";
+  const auto promised = comparison.promise.times.find(id);
+  const TimesVersion* const oldest =
+      promised == comparison.promise.times.end() ? nullptr : &versions[promised->second];
+  Times expected{changed->times.atime, modified->times.mtime, changed->times.ctime};
+  bool fits = found.times == expected;
+  for (const TimesVersion* lazy = modified + 1;
+       lazy <= &versions.back() && lazy->op <= comparison.op; ++lazy) {
+    if (!lazy->lazy) continue;
+    // So everything before is replaced for certain.
+    if (oldest != nullptr && lazy <= oldest) fits = false;
+    expected.mtime = lazy->times.mtime;
+    expected.ctime = lazy > changed ? lazy->times.ctime : changed->times.ctime;
+    fits |= found.times == expected;
+  }
+  if (fits) return "";
+  return absl::StrCat("times are ", ToText(found.times), ", not ", ToText(expected),
+                      " or those of an unsynced write before");
 }
 
 // The versions after `op` up to `version` are writes that left the size alone.

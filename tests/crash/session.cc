@@ -7,27 +7,17 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/simulation/scheduler.h"
 #include "fs/make_filesystem.h"
 #include "tests/support/fs_client.h"
 
-#ifndef RENAME_EXCHANGE
-#define RENAME_EXCHANGE (1 << 1)
-#endif
-
 namespace pbfs {
 namespace {
 
-constexpr uint32_t kRootMode = S_IFDIR | 0755;
 constexpr int64_t kPressWaitMaxNs = 60'000'000;
-// Longer ones are cut up, as the kernel does.
-constexpr size_t kWriteBytesMax = 512 << 10;
-
 constexpr uint64_t kDeviceBytes = 16 << 20;
 
 // What was on the device before: whatever shows up in a file must have been written there.
@@ -57,13 +47,18 @@ const Image& FreshFilesystem() {
 }
 
 Session::Session(const Options& options)
-    : options_(options),
+    : Client(*this, 0),
+      options_(options),
       recording_(std::make_unique<Recording>()),
       image_(FreshFilesystem().Fork()),
-      device_(image_),
-      model_(kRootMode) {
-  inodes_[Model::kRoot] = 0;
+      device_(image_) {
   Mount();
+  const auto root = fs_->GetAttributes(fs_->root());
+  PBFS_CHECK(root.ok());
+  model_.SetRoot(*root);
+  clients_ = {this};
+  oracle_.Add(model(), "");
+  LookUpClients();
 }
 
 Session::~Session() {
@@ -79,30 +74,18 @@ void Session::Mount() {
   hold_ = std::make_unique<HoldDevice>(device_, superblock.log_start,
                                        superblock.log_start + superblock.log_blocks);
   recorder_ = std::make_unique<RecordingDevice>(*hold_);
-  // What was before is there in every state.
-  recorder_->Mark(MarkOfOp(model_.op()));
-  recorder_->Mark(MarkOfAck(model_.Acknowledge(model_.PromiseOfAll())));
   MountOptions options;
   options.cache_bytes = options_.cache_bytes;
   options.commit_interval_ns = int64_t{3600} * 1'000'000'000;
   options.log = [this](const std::string& line) { Problem(absl::StrCat("log: ", line)); };
+  // What was before is there in every state.
+  for (Client* client : clients_) {
+    recorder_->Mark(MarkOfOp(client->number(), client->model().op()));
+    MarkAcknowledged(*client, client->model().PromiseOfAll());
+  }
   auto mounted = FileSystem::Mount(*recorder_, options);
   PBFS_CHECK(mounted.ok());
   fs_ = *std::move(mounted);
-  inodes_[Model::kRoot] = fs_->root();
-  LookUpAll(Model::kRoot);
-}
-
-// Takes a reference on everything, after a mount.
-void Session::LookUpAll(Model::FileId dir) {
-  if (dir == Model::kRoot) inodes_ = {{Model::kRoot, fs_->root()}};
-  const Model::Tree& tree = std::as_const(model_).tree();
-  for (const auto& [name, id] : tree.at(dir).entries) {
-    auto found = fs_->Lookup(inodes_.at(dir), name);
-    PBFS_CHECK(found.ok() && *found);
-    if (!inodes_.emplace(id, (*found)->ino).second) fs_->Forget((*found)->ino, 1);
-    if (S_ISDIR(tree.at(id).mode)) LookUpAll(id);
-  }
 }
 
 void Session::Record() {
@@ -114,6 +97,8 @@ void Session::Record() {
   recording_->base = std::move(image_);
   image_ = recording_->base.Fork();
   Mount();
+  LookUpClients();
+  recording_->first_position = 2 * clients_.size();  // The first marks.
 }
 
 void Session::Focus() {
@@ -143,7 +128,7 @@ void Session::CheckLive() {
     Problem(absl::StrCat("live: ", observed.status().ToString()));
     return;
   }
-  const std::string problem = model_.ExplainLive(*observed);
+  const std::string problem = oracle_.ExplainLive(*observed);
   if (!problem.empty()) Problem(absl::StrCat("live: ", problem));
 }
 
@@ -157,258 +142,65 @@ void Session::Problem(const std::string& text) {
   if (problems_.size() < 10) problems_.push_back(text);
 }
 
-// ---- Names --------------------------------------------------------------------------------------
+// ---- Clients ------------------------------------------------------------------------------------
 
-Session::Place Session::Find(std::string_view path) {
-  const Model::Tree& tree = std::as_const(model_).tree();
-  Place place{Model::kRoot, "", Model::kRoot};
-  bool first = true;
-  for (const auto part : absl::StrSplit(absl::string_view(path.data(), path.size()), '/')) {
-    if (!first) {
-      PBFS_CHECK(place.id != Model::kRoot);
-      place.dir = place.id;
-    }
-    first = false;
-    place.name = std::string(part);
-    const auto& entries = tree.at(place.dir).entries;
-    const auto found = entries.find(place.name);
-    place.id = found == entries.end() ? Model::kRoot : found->second;
-  }
-  return place;
+Client& Session::AddClient(const std::string& directory) {
+  Mkdir(directory);
+  GiveAway(directory);
+  const auto attributes = fs_->Lookup(fs_->root(), directory);
+  PBFS_CHECK(attributes.ok() && *attributes);
+  added_.push_back(std::make_unique<Client>(*this, clients_.size()));
+  Client& client = *added_.back();
+  client.model_.SetRoot(**attributes);
+  client.LookUp((*attributes)->ino);
+  clients_.push_back(&client);
+  oracle_.Add(client.model(), directory);
+  return client;
 }
 
-bool Session::Exists(std::string_view path) { return Find(path).id != Model::kRoot; }
-
-uint64_t Session::Size(std::string_view path) {
-  return Broken() ? 0 : model_.Bytes(Find(path).id).size();
-}
-
-void Session::Begin() { recorder_->Mark(MarkOfOp(model_.Begin())); }
-
-void Session::End(const Status& status, std::string_view what) {
-  if (!status.ok()) {
-    Problem(
-        absl::StrCat("operation ", model_.op(), ", ", std::string(what), ": ", status.ToString()));
-  }
-  model_.End();
-}
-
-void Session::Create(std::string_view path, uint32_t mode, std::string_view target) {
-  if (Broken()) return;
-  const Place place = Find(path);
-  PBFS_CHECK(place.id == Model::kRoot);
-  Begin();
-  const auto made = FsClient(*fs_).Create(InodeOf(place.dir), place.name, mode, target);
-  if (made.ok()) {
-    const Model::FileId id = model_.NewFile();
-    inodes_[id] = *made;
-    Model::Node& node = model_.tree()[id];
-    node.mode = mode;
-    node.nlink = S_ISDIR(mode) ? 2 : 1;
-    node.target = std::string(target);
-    node.opaque = absl::StartsWith(place.name, kOpaquePrefix);
-    NodeOf(place.dir).entries[place.name] = id;
-    if (S_ISDIR(mode)) ++NodeOf(place.dir).nlink;
-    if (S_ISREG(mode)) model_.SetBytes(id, "", /*resized=*/true);
-    model_.Touch(id);
-    model_.Touch(place.dir);
-  }
-  End(made.status(), "create");
-}
-
-void Session::Link(std::string_view from, std::string_view to) {
-  if (Broken()) return;
-  const Place source = Find(from);
-  const Place target = Find(to);
-  Begin();
-  const auto linked = fs_->Link(InodeOf(source.id), InodeOf(target.dir), target.name);
-  if (linked.ok()) {
-    fs_->Forget(linked->ino, 1);
-    NodeOf(target.dir).entries[target.name] = source.id;
-    ++NodeOf(source.id).nlink;
-    model_.Touch(source.id);
-    model_.Touch(target.dir);
-  }
-  End(linked.status(), "link");
-}
-
-// A name of `id` is gone already.
-void Session::DropName(Model::FileId id, bool keep_open) {
-  Model::Node& node = NodeOf(id);
-  node.nlink -= S_ISDIR(node.mode) ? 2 : 1;
-  model_.Touch(id);
-  if (node.nlink > 0 || keep_open) return;
-  fs_->Forget(InodeOf(id), 1);
-}
-
-void Session::Unlink(std::string_view path, bool keep_open) {
-  if (Broken()) return;
-  const Place place = Find(path);
-  Begin();
-  const Status status = fs_->Unlink(InodeOf(place.dir), place.name);
-  if (status.ok()) {
-    NodeOf(place.dir).entries.erase(place.name);
-    model_.Touch(place.dir);
-    DropName(place.id, keep_open);
-  }
-  End(status, "unlink");
-}
-
-void Session::Rmdir(std::string_view path) {
-  if (Broken()) return;
-  const Place place = Find(path);
-  Begin();
-  const Status status = fs_->Rmdir(InodeOf(place.dir), place.name);
-  if (status.ok()) {
-    NodeOf(place.dir).entries.erase(place.name);
-    --NodeOf(place.dir).nlink;
-    model_.Touch(place.dir);
-    DropName(place.id, false);
-  }
-  End(status, "rmdir");
-}
-
-void Session::Rename(std::string_view from, std::string_view to, unsigned flags) {
-  if (Broken()) return;
-  const Place source = Find(from);
-  const Place target = Find(to);
-  Begin();
-  const Status status =
-      fs_->Rename(InodeOf(source.dir), source.name, InodeOf(target.dir), target.name, flags);
-  if (status.ok()) {
-    const bool exchange = (flags & RENAME_EXCHANGE) != 0;
-    const bool replaces = target.id != Model::kRoot && !exchange;
-    const auto move = [&](Model::FileId id, Model::FileId out, Model::FileId in) {
-      model_.Touch(id);
-      if (!S_ISDIR(NodeOf(id).mode)) return;
-      --NodeOf(out).nlink;
-      ++NodeOf(in).nlink;
-    };
-    NodeOf(source.dir).entries.erase(source.name);
-    if (exchange) NodeOf(source.dir).entries[source.name] = target.id;
-    NodeOf(target.dir).entries[target.name] = source.id;
-    move(source.id, source.dir, target.dir);
-    if (exchange) move(target.id, target.dir, source.dir);
-    if (replaces && S_ISDIR(NodeOf(target.id).mode)) --NodeOf(target.dir).nlink;
-    model_.Touch(source.dir);
-    model_.Touch(target.dir);
-    if (replaces) DropName(target.id, false);
-  }
-  End(status, "rename");
-}
-
-// ---- Attributes ---------------------------------------------------------------------------------
-
-void Session::Chmod(std::string_view path, uint32_t mode) {
-  if (Broken()) return;
-  const Place place = Find(path);
-  Begin();
-  SetAttributes request;
-  request.mode = mode;
-  const auto set = fs_->SetAttributesOf(InodeOf(place.id), request);
-  if (set.ok()) {
-    NodeOf(place.id).mode = (NodeOf(place.id).mode & S_IFMT) | mode;
-    model_.Touch(place.id);
-  }
-  End(set.status(), "chmod");
-}
-
-void Session::SetXattr(std::string_view path, const std::string& name, size_t bytes) {
-  if (Broken()) return;
-  const Place place = Find(path);
-  Begin();
-  std::string value = PatternOf(place.id, 0x80000000u + model_.op(), 0, bytes);
-  const Status status = fs_->SetXattr(InodeOf(place.id), name, value, 0);
-  if (status.ok()) {
-    NodeOf(place.id).xattrs[name] = std::make_shared<std::string>(std::move(value));
-    model_.Touch(place.id);
-  }
-  End(status, "setxattr");
-}
-
-void Session::RemoveXattr(std::string_view path, const std::string& name) {
-  if (Broken()) return;
-  const Place place = Find(path);
-  Begin();
-  const Status status = fs_->RemoveXattr(InodeOf(place.id), name);
-  if (status.ok()) {
-    NodeOf(place.id).xattrs.erase(name);
-    model_.Touch(place.id);
-  }
-  End(status, "removexattr");
-}
-
-// ---- Data ---------------------------------------------------------------------------------------
-
-void Session::DoWrite(std::string_view path, uint64_t offset, size_t length,
-                      const WriteFlags& flags) {
-  if (Broken()) return;
-  const Place place = Find(path);
-  Begin();
-  const uint32_t write = ++writes_[place.id];
-  std::string bytes = PatternOf(place.id, write, offset, length);
-  // Every other aligned write hands its frames over, as the FUSE bridge does.
-  std::vector<PageBuf*> frames;
-  WritePayload payload;
-  if (offset % kPageBytes == 0 && write % 2 == 0) {
-    fs_->page_cache().AllocateMany((length + kPageBytes - 1) / kPageBytes, frames);
-    for (size_t at = 0; at < length; at += kPageBytes) {
-      const size_t count = std::min(length - at, kPageBytes);
-      std::memcpy(frames[at / kPageBytes]->data, bytes.data() + at, count);
-      payload.data.Append(frames[at / kPageBytes]->data, count);
-    }
-    payload.frames = &frames;
-  } else {
-    payload.data.Append(bytes.data(), bytes.size());
-  }
-  Event done;
-  Status status;
-  fs_->Write(InodeOf(place.id), offset, payload, flags, [&](const Status& result) {
-    status = result;
-    done.Set();
-  });
-  done.Wait();
-  for (PageBuf* frame : frames) {
-    if (frame != nullptr) fs_->page_cache().Unpin(*frame);
-  }
-  if (status.ok()) {
-    std::string after = model_.Bytes(place.id);
-    if (after.size() < offset + length) after.resize(offset + length, '\0');
-    after.replace(offset, length, bytes);
-    model_.SetBytes(place.id, std::move(after), /*resized=*/false);
-  }
-  End(status, "write");
-  if (flags.sync_data) Acknowledge(status, model_.PromiseOf(place.id), "O_DSYNC write");
-}
-
-void Session::Write(std::string_view path, uint64_t offset, size_t length, bool from_page_cache) {
-  for (size_t done = 0; done < length; done += kWriteBytesMax) {
-    DoWrite(path, offset + done, std::min(length - done, kWriteBytesMax),
-            {.from_page_cache = from_page_cache});
+// After a mount.
+void Session::LookUpClients() {
+  LookUp(fs_->root());
+  for (const auto& client : added_) {
+    const auto attributes = fs_->Lookup(fs_->root(), oracle_.DirectoryOf(client->number()));
+    PBFS_CHECK(attributes.ok() && *attributes);
+    client->LookUp((*attributes)->ino);
   }
 }
 
-void Session::WriteSync(std::string_view path, uint64_t offset, size_t length) {
-  DoWrite(path, offset, length, {.sync_data = true});
+void Session::RunConcurrently(const std::vector<std::function<void()>>& functions) {
+  std::vector<Thread> threads;
+  for (const auto& function : functions) threads.emplace_back(function);
+  for (Thread& thread : threads) thread.join();
 }
 
-void Session::Append(std::string_view path, size_t length) {
-  if (Broken()) return;
-  Write(path, Size(path), length);
+void Session::MarkBegin(Client& client) {
+  MutexLock lock(models_mutex_);
+  const uint32_t op = client.model_.Begin();
+  oracle_.NoteBegin(client.number(), op);
+  recorder_->Mark(MarkOfOp(client.number(), op));
 }
 
-void Session::Truncate(std::string_view path, uint64_t size) {
-  if (Broken()) return;
-  const Place place = Find(path);
-  Begin();
-  const Status status = FsClient(*fs_).Truncate(InodeOf(place.id), size);
-  if (status.ok()) {
-    std::string after = model_.Bytes(place.id);
-    after.resize(size, '\0');
-    model_.SetBytes(place.id, std::move(after), /*resized=*/true);
+void Session::MarkEnd(Client& client) { client.model_.End(); }
+
+void Session::MarkAcknowledged(Client& client, const Model::Promise& promise) {
+  MutexLock lock(models_mutex_);
+  recorder_->Mark(MarkOfAck(client.number(), client.model_.Acknowledge(promise)));
+}
+
+void Session::SyncAll() {
+  std::vector<Model::Promise> promises;
+  {
+    MutexLock lock(models_mutex_);
+    for (const Client* client : clients_) promises.push_back(client->model().PromiseOfAll());
   }
-  End(status, "truncate");
+  if (const Status status = FsClient(*fs_).Sync(); !status.ok()) {
+    return Problem(absl::StrCat("sync: ", status.ToString()));
+  }
+  for (size_t i = 0; i < promises.size(); ++i) MarkAcknowledged(*clients_[i], promises[i]);
 }
+
+// ---- What is special ----------------------------------------------------------------------------
 
 void Session::Fill(uint64_t blocks_left) {
   for (int attempt = 0; attempt < 50 && FreeBlocks() > blocks_left && !Broken(); ++attempt) {
@@ -421,51 +213,8 @@ void Session::Fill(uint64_t blocks_left) {
   }
 }
 
-// ---- Persistence --------------------------------------------------------------------------------
-
-void Session::Acknowledge(const Status& status, const Model::Promise& promise,
-                          std::string_view what) {
-  if (!status.ok()) {
-    Problem(
-        absl::StrCat(std::string(what), " after operation ", model_.op(), ": ", status.ToString()));
-    return;
-  }
-  recorder_->Mark(MarkOfAck(model_.Acknowledge(promise)));
-}
-
-void Session::Fsync(std::string_view path, bool datasync) {
-  const std::unique_ptr<PendingSync> pending = FsyncStart(path, datasync);
-  Await(*pending);
-}
-
-std::unique_ptr<Session::PendingSync> Session::FsyncStart(std::string_view path, bool datasync) {
-  auto pending = std::make_unique<PendingSync>();
-  if (Broken()) {
-    pending->status = ErrnoError(EIO, "an operation failed before");
-    pending->done.Set();
-    return pending;
-  }
-  const Model::FileId id = path == "/" ? Model::kRoot : Find(path).id;
-  pending->promise = model_.PromiseOf(id);
-  fs_->Fsync(InodeOf(id), datasync, [raw = pending.get()](const Status& status) {
-    raw->status = status;
-    raw->done.Set();
-  });
-  return pending;
-}
-
-void Session::Await(PendingSync& pending) {
-  pending.done.Wait();
-  Acknowledge(pending.status, pending.promise, "fsync");
-}
-
-void Session::Sync() {
-  if (Broken()) return;
-  const Model::Promise promise = model_.PromiseOfAll();
-  Acknowledge(FsClient(*fs_).Sync(), promise, "sync");
-}
-
 void Session::StartCommitting() {
+  IgnoreRootTimes();
   committing_ = true;
   committer_ = Thread([this] {
     FsClient client(*fs_);

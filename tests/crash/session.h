@@ -2,19 +2,20 @@
 #pragma once
 
 #include <atomic>
-#include <map>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "base/event.h"
+#include "base/mutex.h"
 #include "base/thread.h"
 #include "fs/filesystem.h"
 #include "io/recording_device.h"
+#include "tests/crash/client.h"
 #include "tests/crash/hold_device.h"
 #include "tests/crash/image.h"
-#include "tests/crash/model.h"
+#include "tests/crash/oracle.h"
 
 namespace pbfs {
 
@@ -24,21 +25,17 @@ struct Recording {
   std::vector<RecordedIo> io;  // Marks: MarkOfOp(), MarkOfAck().
   size_t first_position = 0;   // Where the interesting part begins.
 };
-inline uint64_t MarkOfOp(uint32_t op) { return uint64_t{op} * 2; }
-inline uint64_t MarkOfAck(size_t acks) { return uint64_t{acks} * 2 + 1; }
 
 // A small filesystem just made, with bytes on all free blocks that nobody ever wrote. Made when
 // first asked for, always the same, outside of any simulation.
 const Image& FreshFilesystem();
 
 // Runs a workload on a filesystem on a memory device, records what reaches the device, and keeps
-// the model up. What comes before Record() is preparation: it is made durable, and not part of the
-// crash states. An operation that fails on this sound device, or what reads wrong, is noted as a
-// problem; after that nothing more is done.
+// the oracle up. What comes before Record() is preparation: it is made durable, and not part of the
+// crash states.
 //
-// Paths are relative to the root: "a", "d/e". Sessions hold one reference on each file, given back
-// when its last name goes, unless it is kept open. One thread, besides the filesystem's.
-class Session {
+// The session is a client itself, number 0, who works at the root. Most workloads have no other.
+class Session : public Client {
  public:
   struct Options {
     size_t cache_bytes = 8 << 20;
@@ -55,40 +52,19 @@ class Session {
   // Cuts the power (no unmount) and hands over the recording.
   std::unique_ptr<Recording> Finish();
 
-  // --- Operations
-  void Create(std::string_view path, uint32_t mode = S_IFREG | 0644, std::string_view target = {});
-  void Mkdir(std::string_view path) { Create(path, S_IFDIR | 0755); }
-  void Symlink(std::string_view target, std::string_view path) {
-    Create(path, S_IFLNK | 0777, target);
-  }
-  void Link(std::string_view from, std::string_view to);
-  void Unlink(std::string_view path, bool keep_open = false);
-  void Rmdir(std::string_view path);
-  void Rename(std::string_view from, std::string_view to, unsigned flags = 0);
-  void Chmod(std::string_view path, uint32_t mode);
-  // Values are made up. `bytes` up to 65536.
-  void SetXattr(std::string_view path, const std::string& name, size_t bytes);
-  void RemoveXattr(std::string_view path, const std::string& name);
-  // From the kernel's page cache: no times are changed. Long writes are several operations.
-  void Write(std::string_view path, uint64_t offset, size_t length, bool from_page_cache = false);
-  void WriteSync(std::string_view path, uint64_t offset, size_t length);  // O_DSYNC.
-  void Append(std::string_view path, size_t length);
-  void Truncate(std::string_view path, uint64_t size);
-
-  void Fsync(std::string_view path, bool datasync = false);
-  void Sync();
-  // An fsync that may wait for held requests; it counts as acknowledged by Await().
-  struct PendingSync {
-    Event done;
-    Status status;
-    Model::Promise promise;
-  };
-  std::unique_ptr<PendingSync> FsyncStart(std::string_view path, bool datasync = false);
-  void Await(PendingSync& pending);
+  // Another client, in a new directory of the root that is its own. Only before Record().
+  Client& AddClient(const std::string& directory);
+  Client& client(size_t number) { return *clients_[number]; }
+  size_t client_count() const { return clients_.size(); }
+  // Runs the functions at the same time, and returns when all have.
+  void RunConcurrently(const std::vector<std::function<void()>>& functions);
 
   // Makes memory short for a moment: metadata and data are written back in the background. Waits
   // until metadata was written, but not long.
   void Press();
+
+  // From now on an operation may fail with ENOSPC; then it has changed nothing.
+  void AllowNoSpace() { no_space_allowed_ = true; }
 
   // Starts (stops) a thread that makes one checkpoint after the other.
   void StartCommitting();
@@ -99,34 +75,30 @@ class Session {
 
   HoldDevice& hold() { return *hold_; }
   FileSystem& filesystem() { return *fs_; }
-  const Model& model() const { return model_; }
+  const Oracle& oracle() const { return oracle_; }
   const std::vector<std::string>& problems() const { return problems_; }
   uint64_t FreeBlocks() { return fs_->StatFs()->blocks_available; }
   // Something went wrong.
   bool Broken();
   // Metadata blocks changed and not yet written back.
   uint64_t DirtyMetadata() { return Statistic("dirty_blocks"); }
-  bool Exists(std::string_view path);
-  uint64_t Size(std::string_view path);
+
+  // --- For clients
+  void Problem(const std::string& text);
+  bool MayFail(const Status& status) const {
+    return no_space_allowed_ && ErrnoOf(status) == ENOSPC;
+  }
+  // Held while models change, so that a sync sees all of them at one moment.
+  Mutex& models_mutex() { return models_mutex_; }
+  void MarkBegin(Client& client);
+  void MarkEnd(Client& client);  // Models are locked.
+  void MarkAcknowledged(Client& client, const Model::Promise& promise);
+  void SyncAll();
 
  private:
-  struct Place {  // A name in its directory.
-    Model::FileId dir;
-    std::string name;
-    Model::FileId id;  // kRoot: no such name.
-  };
-  Place Find(std::string_view path);
-  Model::Node& NodeOf(Model::FileId id) { return model_.tree().at(id); }
-  InodeNumber InodeOf(Model::FileId id) const { return inodes_.at(id); }
   void Mount();
-  void LookUpAll(Model::FileId dir);
-  void Begin();
-  void End(const Status& status, std::string_view what);
-  void DropName(Model::FileId id, bool keep_open);
-  void DoWrite(std::string_view path, uint64_t offset, size_t length, const WriteFlags& flags);
-  void Acknowledge(const Status& status, const Model::Promise& promise, std::string_view what);
+  void LookUpClients();
   uint64_t Statistic(std::string_view name);
-  void Problem(const std::string& text);
 
   const Options options_;
   std::unique_ptr<Recording> recording_;
@@ -135,12 +107,14 @@ class Session {
   std::unique_ptr<HoldDevice> hold_;
   std::unique_ptr<RecordingDevice> recorder_;
   std::unique_ptr<FileSystem> fs_;
-  Model model_;
-  std::map<Model::FileId, InodeNumber> inodes_;
-  std::map<Model::FileId, uint32_t> writes_;
+  std::vector<Client*> clients_;                // All, this one first.
+  std::vector<std::unique_ptr<Client>> added_;  // The others.
+  Mutex models_mutex_;
+  Oracle oracle_;
+  bool no_space_allowed_ = false;
+  int fill_files_ = 0;
   Thread committer_;
   std::atomic<bool> committing_{false};
-  int fill_files_ = 0;
   Mutex problems_mutex_;
   std::vector<std::string> problems_;
 };

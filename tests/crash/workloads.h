@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "tests/crash/session.h"
+#include "tests/crash/step.h"
 
 namespace pbfs {
 
 // A short program: preparation, Record(), and what is cut off at every point.
 struct Workload {
-  const char* name;
-  void (*run)(Session& session);
+  std::string name;
+  std::function<void(Session& session)> run;
   size_t states_max = 220;
+  std::vector<Step> steps = {};  // What `run` does, if that is a list of steps.
 };
 
 // One to five operations and the calls that make them durable, as CrashMonkey's ACE has them.
@@ -20,9 +24,10 @@ const std::vector<Workload>& SmallWorkloads();
 // Longer ones: the log wraps, metadata is written back in between, space is used again, requests
 // are late. Each opens the window of some rule.
 const std::vector<Workload>& LongWorkloads();
+// Corners: full devices and logs, files without names, directories and
+// attributes that grow, clients at the same time.
+const std::vector<Workload>& SpecialWorkloads();
 // REQUIRES: one of them has that name.
 const Workload& WorkloadNamed(std::string_view name);
-// Random operations with random delays, from the session's seed.
-void RunRandomOperations(Session& session, uint64_t seed, size_t count);
 
 }  // namespace pbfs

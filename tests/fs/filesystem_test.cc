@@ -239,5 +239,41 @@ TEST_F(FileSystemTest, ManyOverwritesStayWithinTheLog) {
   EXPECT_NE(client_->Find(root(), "t2990").value_or(0), 0u);
 }
 
+// The time of a write is stored late. It must not replace a newer one, in memory or on disk.
+TEST_F(FileSystemTest, AWriteTimeDoesNotHideWhatCameLater) {
+  MakeAndMount();
+  auto ino = client_->Create(root(), "f");
+  ASSERT_TRUE(client_->Write(*ino, 0, std::string(9000, 'x')).ok());
+  const Attributes written = *fs_->GetAttributes(*ino);
+  SetAttributes mode;
+  mode.mode = 0600;
+  ASSERT_TRUE(fs_->SetAttributesOf(*ino, mode).ok());
+  const Attributes changed = *fs_->GetAttributes(*ino);
+  EXPECT_GT(changed.ctime, written.ctime);
+  EXPECT_EQ(changed.mtime, written.mtime);
+  ASSERT_TRUE(client_->Truncate(*ino, 5000).ok());
+  const Attributes cut = *fs_->GetAttributes(*ino);
+  EXPECT_GT(cut.mtime, written.mtime);
+  ASSERT_TRUE(client_->Fsync(*ino).ok());
+  CutPower(5);
+  Mount();
+  const Attributes found = *fs_->GetAttributes(*client_->Find(root(), "f"));
+  EXPECT_EQ(found.mtime, cut.mtime);
+  EXPECT_EQ(found.ctime, cut.ctime);
+}
+
+TEST_F(FileSystemTest, AWriteTimeKeepsANewerChangeTime) {
+  MakeAndMount();
+  auto ino = client_->Create(root(), "f");
+  ASSERT_TRUE(client_->Write(*ino, 0, "x").ok());
+  ASSERT_TRUE(fs_->SetXattr(*ino, "user.a", "v", 0).ok());
+  const Attributes before = *fs_->GetAttributes(*ino);
+  EXPECT_LT(before.mtime, before.ctime);
+  ASSERT_TRUE(client_->Fsync(*ino).ok());
+  const Attributes after = *fs_->GetAttributes(*ino);
+  EXPECT_EQ(after.mtime, before.mtime);
+  EXPECT_EQ(after.ctime, before.ctime);
+}
+
 }  // namespace
 }  // namespace pbfs

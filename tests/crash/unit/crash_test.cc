@@ -52,7 +52,7 @@ TEST_P(CrashTest, EveryStateIsSound) {
   CrashStates::Limits limits;
   limits.cuts_max = FromEnvironment("PBFS_CRASH_STATES", GetParam().states_max);
   simulation::Scheduler(simulation::Scheduler::OptionsOf(Seed())).Run([&] {
-    Report(JudgeRecording(*recording_, session_->model(), limits, Seed()));
+    Report(JudgeRecording(*recording_, session_->oracle(), limits, Seed()));
   });
 }
 
@@ -60,13 +60,14 @@ TEST_P(CrashTest, EveryCutRecoveryIsSound) {
   Run();
   const uint64_t states = FromEnvironment("PBFS_CRASH_STATES", GetParam().states_max) / 40;
   simulation::Scheduler(simulation::Scheduler::OptionsOf(Seed())).Run([&] {
-    Report(JudgeRecoveries(*recording_, session_->model(), {.states = states}, Seed()));
+    Report(JudgeRecoveries(*recording_, session_->oracle(), {.states = states}, Seed()));
   });
 }
 
 std::string NameOf(const testing::TestParamInfo<Workload>& info) { return info.param.name; }
 INSTANTIATE_TEST_SUITE_P(Small, CrashTest, testing::ValuesIn(SmallWorkloads()), NameOf);
 INSTANTIATE_TEST_SUITE_P(Long, CrashTest, testing::ValuesIn(LongWorkloads()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Special, CrashTest, testing::ValuesIn(SpecialWorkloads()), NameOf);
 
 }  // namespace
 }  // namespace pbfs

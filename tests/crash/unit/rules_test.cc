@@ -45,8 +45,8 @@ class RuleTest : public testing::TestWithParam<RuleCase> {
     const std::unique_ptr<Recording> recording = session.Finish();
     const Outcome outcome =
         GetParam().cut_recoveries
-            ? JudgeRecoveries(*recording, session.model(), {.states = 8}, kSeed, 1)
-            : JudgeRecording(*recording, session.model(), {.cuts_max = 400}, kSeed, 1);
+            ? JudgeRecoveries(*recording, session.oracle(), {.states = 8}, kSeed, 1)
+            : JudgeRecording(*recording, session.oracle(), {.cuts_max = 400}, kSeed, 1);
     states += outcome.states;
     g_disabled_rules = 0;
     if (!outcome.violations.empty()) return outcome.violations.front();

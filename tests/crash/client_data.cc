@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Clients: data and persistence.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "fs/inode.h"
+#include "tests/crash/client.h"
+#include "tests/crash/session.h"
+#include "tests/support/fs_client.h"
+
+namespace pbfs {
+namespace {
+
+// Longer ones are cut up, as the kernel does.
+constexpr size_t kWriteBytesMax = 512 << 10;
+
+}  // namespace
+
+// ---- Data ---------------------------------------------------------------------------------------
+
+Status Client::CallWrite(InodeNumber ino, uint64_t offset, const std::string& bytes,
+                         const WriteFlags& flags, bool hand_over) {
+  std::string copy = bytes;
+  std::vector<PageBuf*> frames;
+  WritePayload payload;
+  if (hand_over) {
+    fs().page_cache().AllocateMany((bytes.size() + kPageBytes - 1) / kPageBytes, frames);
+    for (size_t at = 0; at < bytes.size(); at += kPageBytes) {
+      const size_t count = std::min(bytes.size() - at, kPageBytes);
+      std::memcpy(frames[at / kPageBytes]->data, bytes.data() + at, count);
+      payload.data.Append(frames[at / kPageBytes]->data, count);
+    }
+    payload.frames = &frames;
+  } else {
+    payload.data.Append(copy.data(), copy.size());
+  }
+  Event done;
+  Status status;
+  fs().Write(ino, offset, payload, flags, [&](const Status& result) {
+    status = result;
+    done.Set();
+  });
+  done.Wait();
+  for (PageBuf* frame : frames) {
+    if (frame != nullptr) fs().page_cache().Unpin(*frame);
+  }
+  return status;
+}
+
+void Client::DoWrite(std::string_view path, uint64_t offset, size_t length,
+                     const WriteFlags& flags) {
+  if (Broken()) return;
+  const Place place = Find(path);
+  Begin();
+  const uint32_t write = ++writes_[place.id];
+  const std::string bytes = PatternOf(PatternIdOf(place.id), write, offset, length);
+  // Every other aligned write hands its frames over, as the FUSE bridge does.
+  const bool hand_over = offset % kPageBytes == 0 && write % 2 == 0;
+  const Status status = CallWrite(InodeOf(place.id), offset, bytes, flags, hand_over);
+  {
+    MutexLock lock(session_.models_mutex());
+    if (status.ok()) {
+      std::string after = model_.Bytes(place.id);
+      if (after.size() < offset + length) after.resize(offset + length, '\0');
+      after.replace(offset, length, bytes);
+      model_.SetBytes(place.id, std::move(after), /*resized=*/false);
+      const bool timed = !flags.from_page_cache;
+      Note(place.id, {.changed = timed, .modified = timed, .lazy = timed});
+    }
+    End(status, "write");
+  }
+  if (flags.sync_data && status.ok()) {
+    Acknowledge(status, model_.PromiseOf(place.id, /*datasync=*/true), "O_DSYNC write");
+  }
+}
+
+void Client::Write(std::string_view path, uint64_t offset, size_t length, bool from_page_cache) {
+  for (size_t done = 0; done < length; done += kWriteBytesMax) {
+    DoWrite(path, offset + done, std::min(length - done, kWriteBytesMax),
+            {.from_page_cache = from_page_cache});
+  }
+}
+
+void Client::WriteSync(std::string_view path, uint64_t offset, size_t length) {
+  DoWrite(path, offset, length, {.sync_data = true});
+}
+
+void Client::WriteBuffered(std::string_view path, uint64_t offset, size_t length) {
+  Write(path, offset, length, /*from_page_cache=*/true);
+  SetAttributes request;
+  request.mtime = request.ctime = CurrentTime();
+  ChangeAttributes(path, request, "times of a write");
+}
+
+void Client::Append(std::string_view path, size_t length) {
+  if (Broken()) return;
+  Write(path, Size(path), length);
+}
+
+void Client::Truncate(std::string_view path, uint64_t size) {
+  if (Broken()) return;
+  const Place place = Find(path);
+  Begin();
+  const Status status = FsClient(fs()).Truncate(InodeOf(place.id), size);
+  MutexLock lock(session_.models_mutex());
+  if (status.ok()) {
+    std::string after = model_.Bytes(place.id);
+    after.resize(size, '\0');
+    model_.SetBytes(place.id, std::move(after), /*resized=*/true);
+    Note(place.id, Modified());
+  }
+  End(status, "truncate");
+}
+
+// ---- Persistence --------------------------------------------------------------------------------
+
+void Client::Acknowledge(const Status& status, const Model::Promise& promise,
+                         std::string_view what) {
+  if (!status.ok()) {
+    return session_.Problem(absl::StrCat("client ", number_, ", ", std::string(what),
+                                         " after operation ", model_.op(), ": ",
+                                         status.ToString()));
+  }
+  session_.MarkAcknowledged(*this, promise);
+}
+
+void Client::Fsync(std::string_view path, bool datasync) {
+  const std::unique_ptr<PendingSync> pending = FsyncStart(path, datasync);
+  Await(*pending);
+}
+
+std::unique_ptr<Client::PendingSync> Client::FsyncStart(std::string_view path, bool datasync) {
+  auto pending = std::make_unique<PendingSync>();
+  if (Broken()) {
+    pending->status = ErrnoError(EIO, "an operation failed before");
+    pending->done.Set();
+    return pending;
+  }
+  const Model::FileId id = Find(path).id;
+  pending->promise = model_.PromiseOf(id, datasync);
+  fs().Fsync(InodeOf(id), datasync, [raw = pending.get()](const Status& status) {
+    raw->status = status;
+    raw->done.Set();
+  });
+  return pending;
+}
+
+void Client::Await(PendingSync& pending) {
+  pending.done.Wait();
+  Acknowledge(pending.status, pending.promise, "fsync");
+}
+
+void Client::Sync() {
+  if (Broken()) return;
+  session_.SyncAll();
+}
+
+}  // namespace pbfs

@@ -58,16 +58,6 @@ std::string EndOf(int fd) {
 
 }  // namespace
 
-struct Children::Child {
-  uint64_t id;
-  size_t slot;
-  pid_t pid;
-  int result_fd;
-  int stderr_fd;
-  std::string result;
-  Clock::time_point started;
-};
-
 Children::Children(size_t count_max, std::chrono::seconds time_max)
     : count_max_(count_max), time_max_(time_max) {}
 
@@ -95,7 +85,7 @@ void Children::Start(uint64_t id, const std::function<std::string()>& job) {
     _exit(0);
   }
   close(fds[1]);
-  children_.push_back({id, slot, pid, fds[0], stderr_fd, "", Clock::now()});
+  children_.push_back({id, pid, fds[0], stderr_fd, "", Clock::now()});
 }
 
 std::optional<Children::Ended> Children::Wait(std::chrono::milliseconds timeout) {

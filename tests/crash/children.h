@@ -37,7 +37,14 @@ class Children {
   std::optional<Ended> Wait(std::chrono::milliseconds timeout);
 
  private:
-  struct Child;
+  struct Child {
+    uint64_t id;
+    pid_t pid;
+    int result_fd;
+    int stderr_fd;
+    std::string result;
+    std::chrono::steady_clock::time_point started;
+  };
   Ended Reap(size_t index, bool killed);
 
   const size_t count_max_;

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace pbfs {
+
+// What runs added up to.
+struct Totals {
+  uint64_t workloads = 0;
+  uint64_t states = 0;
+  uint64_t recoveries = 0;  // Of the states: of recoveries that were cut.
+  uint64_t writes = 0;
+  uint64_t switches = 0;
+  uint64_t violations = 0;
+  uint64_t digest = 0;  // Of all workloads, whatever their order.
+
+  void Add(const Totals& other);
+};
+void to_json(nlohmann::json& json, const Totals& totals);
+void from_json(const nlohmann::json& json, Totals& totals);
+
+// One line of a journal: a range of workloads of a family.
+struct JournalEntry {
+  std::string family;
+  bool shuffle = false;
+  uint64_t seed = 0;
+  uint64_t first = 0;
+  uint64_t last = 0;
+  size_t states_max = 0;
+  std::string format;
+  std::string note;
+  Totals totals;
+};
+
+// The entries of a journal; none if there is no such file. A line that is cut off is left out.
+std::vector<JournalEntry> ReadJournal(const std::string& path);
+// False: it could not be written, errno says why.
+bool AppendToJournal(const std::string& path, const JournalEntry& entry);
+
+// A table with a line for each name.
+std::string TableOf(const std::map<std::string, Totals>& totals);
+
+}  // namespace pbfs

@@ -119,16 +119,20 @@ Status Checker::CheckAnchors() {
     problems_.AddIn("log: no valid anchor", anchor.status());
     return OkStatus();
   }
-  if (anchor->clean == 0) return ErrnoError(EBUSY, "the log is not clean: replay it first");
   // The other one may be torn: a power cut while it was written is legal.
   AlignedBuffer buffer(kBlockBytes);
   const BlockNumber other =
       superblock_.log_start + (anchor->header.block == superblock_.log_start ? 1 : 0);
   const int error = ReadSync(device_, other * kBlockBytes, buffer.data(), kBlockBytes);
-  if (error != 0) {
-    problems_.Add(ErrnoError(EIO, ReadError(other, error)));
-    return OkStatus();
+  if (error != 0) problems_.Add(ErrnoError(EIO, ReadError(other, error)));
+  if (anchor->clean == 0) {
+    // The one that cannot be read, or could not a moment ago, may say otherwise.
+    const bool newer = error == 0 && VerifyLogAnchor(buffer.data(), other, superblock_).ok() &&
+                       buffer.as<LogAnchor>()->generation > anchor->generation;
+    if (error != 0 || newer) return ErrnoError(EIO, ReadError(other, error != 0 ? error : EIO));
+    return ErrnoError(EBUSY, "the log is not clean: replay it first");
   }
+  if (error != 0) return OkStatus();
   const Status status = VerifyLogAnchor(buffer.data(), other, superblock_);
   if (!status.ok()) {
     report_.notes.push_back(

@@ -335,6 +335,7 @@ Status CheckNothingFollows(BlockDevice& device, const Superblock& superblock,
         follows |= header.sequence >= clean.first_sequence;
       }));
   if (!follows) return OkStatus();
+  if (!IsCorruption(problem)) return problem;  // It could not be read.
   return CorruptionError(absl::StrCat(std::string(problem.message()),
                                       ": this log anchor is needed: checkpoints follow the other"));
 }

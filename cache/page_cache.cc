@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "base/blocking.h"
+#include "base/bulk_memory.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "io/io_ring.h"
@@ -67,24 +68,30 @@ class LazyMemory {
  public:
   LazyMemory(size_t length_bytes, size_t alignment)
       : mapped_bytes_(length_bytes + alignment), length_bytes_(length_bytes) {
+    if (!MayHaveBulkMemory()) return;
     mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    PBFS_CHECK(mapped_ != MAP_FAILED);
+    if (mapped_ == MAP_FAILED) {
+      mapped_ = nullptr;
+      return;
+    }
     const auto address = reinterpret_cast<uintptr_t>(mapped_);
     data_ = static_cast<std::byte*>(mapped_) + ((alignment - address % alignment) % alignment);
   }
-  ~LazyMemory() { munmap(mapped_, mapped_bytes_); }
+  ~LazyMemory() {
+    if (mapped_ != nullptr) munmap(mapped_, mapped_bytes_);
+  }
   LazyMemory(const LazyMemory&) = delete;
   LazyMemory& operator=(const LazyMemory&) = delete;
 
-  std::byte* data() const { return data_; }
+  std::byte* data() const { return data_; }  // nullptr: there is none.
   size_t size_bytes() const { return length_bytes_; }
 
  private:
   size_t mapped_bytes_;
   size_t length_bytes_;
-  void* mapped_;
-  std::byte* data_;
+  void* mapped_ = nullptr;
+  std::byte* data_ = nullptr;
 };
 
 // Doubly linked through PageBuf; pages enter at the newest end, eviction looks at the oldest.
@@ -127,6 +134,8 @@ class GhostTable {
         memory_(bucket_count_ * sizeof(Bucket), alignof(Bucket)),
         buckets_(reinterpret_cast<Bucket*>(memory_.data())),
         clock_(window_ + 1) {}
+
+  bool has_memory() const { return buckets_ != nullptr; }
 
   void Insert(uint32_t key) {
     Bucket& bucket = BucketOf(key);
@@ -260,6 +269,10 @@ PageCache::PageCache(size_t budget_bytes)
     : frames_total_(std::max(budget_bytes / kPageBytes, kFramesMin)),
       impl_(std::make_unique<Impl>(frames_total_)) {}
 
+bool PageCache::has_memory() const {
+  return impl_->arena.data() != nullptr && impl_->pages != nullptr && impl_->ghost.has_memory();
+}
+
 PageCache::~PageCache() { PBFS_DCHECK(frames_free() == frames_total_); }
 
 PageBuf* PageCache::Allocate(PageUse use) {
@@ -287,6 +300,7 @@ bool PageCache::TryAllocateMany(size_t count, std::vector<PageBuf*>& out, PageUs
 
 bool PageCache::TryTake(std::span<PageBuf*> out, PageUse use) {
   PBFS_CHECK(out.size() <= frames_total_);
+  if (!MayHaveBulkMemory()) return false;
   for (int attempt = 0; attempt < kContendedAttemptsMax; ++attempt) {
     {
       MutexLock lock(mutex_);

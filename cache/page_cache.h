@@ -102,6 +102,8 @@ class PageCache {
   explicit PageCache(size_t budget_bytes);
   // REQUIRES: all mappings are gone and no page is pinned.
   ~PageCache();
+  // False: the system refused the arena; nothing else may be called.
+  bool has_memory() const ABSL_NO_THREAD_SAFETY_ANALYSIS;
   PageCache(const PageCache&) = delete;
   PageCache& operator=(const PageCache&) = delete;
 

@@ -4,24 +4,35 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <utility>
 
+#include "base/bulk_memory.h"
 #include "base/check.h"
+#include "base/status.h"
 #include "fs/format.h"
 
 namespace pbfs {
 
-// Zeroed memory aligned for O_DIRECT. Owns it.
+// Zeroed memory aligned for O_DIRECT. Owns it. Move-only.
 class AlignedBuffer {
  public:
-  explicit AlignedBuffer(size_t size_bytes)
-      : size_bytes_(size_bytes),
-        data_(static_cast<std::byte*>(std::aligned_alloc(kBlockBytes, size_bytes))) {
-    PBFS_CHECK(data_ != nullptr && size_bytes % kBlockBytes == 0);
-    std::memset(data_, 0, size_bytes);
+  // ENOMEM: there is none. `size_bytes` is a multiple of the block size.
+  static StatusOr<AlignedBuffer> Create(size_t size_bytes) {
+    PBFS_CHECK(size_bytes % kBlockBytes == 0);
+    void* const memory = AllocateBulk(kBlockBytes, size_bytes);
+    if (memory == nullptr) return ErrnoError(ENOMEM, "no memory for a transfer buffer");
+    std::memset(memory, 0, size_bytes);
+    return AlignedBuffer(size_bytes, static_cast<std::byte*>(memory));
+  }
+  static StatusOr<std::unique_ptr<AlignedBuffer>> CreateUnique(size_t size_bytes) {
+    PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, Create(size_bytes));
+    return std::make_unique<AlignedBuffer>(std::move(buffer));
   }
   ~AlignedBuffer() { std::free(data_); }
-  AlignedBuffer(const AlignedBuffer&) = delete;
-  AlignedBuffer& operator=(const AlignedBuffer&) = delete;
+  AlignedBuffer(AlignedBuffer&& other) noexcept
+      : size_bytes_(other.size_bytes_), data_(std::exchange(other.data_, nullptr)) {}
+  AlignedBuffer& operator=(AlignedBuffer&&) = delete;
 
   std::byte* data() const { return data_; }
   size_t size_bytes() const { return size_bytes_; }
@@ -31,8 +42,10 @@ class AlignedBuffer {
   }
 
  private:
+  AlignedBuffer(size_t size_bytes, std::byte* data) : size_bytes_(size_bytes), data_(data) {}
+
   const size_t size_bytes_;
-  std::byte* const data_;
+  std::byte* data_;
 };
 
 }  // namespace pbfs

@@ -51,7 +51,8 @@ Checker::Checker(BlockDevice& device, const Superblock& superblock, const CheckO
       hash_(superblock) {}
 
 StatusOr<CheckReport> Checker::Run() {
-  CheckSuperblocks();
+  if (!pages_.has_memory()) return ErrnoError(ENOMEM, "no memory for the cache");
+  PBFS_RETURN_IF_ERROR(CheckSuperblocks());
   PBFS_RETURN_IF_ERROR(CheckAnchors());
   report_.stats.groups = superblock_.ag_count;
   report_.stats.blocks = superblock_.total_blocks;
@@ -90,27 +91,24 @@ Status Checker::Progress(const char* phase, uint64_t done, uint64_t total) const
 
 // ---- Fixed structures
 
-bool Checker::CheckSuperblocks() {
+Status Checker::CheckSuperblocks() {
   std::vector<BlockNumber> places = {0};
   for (uint64_t ag = 1; ag < superblock_.ag_count; ag *= 3) {
     places.push_back(AgStart(static_cast<uint32_t>(ag)));
   }
   places.push_back(superblock_.total_blocks - 1);
-  bool good = true;
-  AlignedBuffer buffer(kBlockBytes);
+  PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kBlockBytes));
   for (const BlockNumber block : places) {
     const int error = ReadSync(device_, block * kBlockBytes, buffer.data(), kBlockBytes);
     const Status status = error != 0 ? ErrnoError(EIO, ReadError(block, error))
                                      : VerifySuperblock(buffer.data(), block);
     if (!status.ok()) {
       problems_.Add(status);
-      good = false;
     } else if (!SameSuperblock(*buffer.as<Superblock>(), superblock_)) {
       problems_.Add("block ", block, ": superblock copy differs from the superblock in use");
-      good = false;
     }
   }
-  return good;
+  return OkStatus();
 }
 
 Status Checker::CheckAnchors() {
@@ -119,16 +117,20 @@ Status Checker::CheckAnchors() {
     problems_.AddIn("log: no valid anchor", anchor.status());
     return OkStatus();
   }
-  if (anchor->clean == 0) return ErrnoError(EBUSY, "the log is not clean: replay it first");
   // The other one may be torn: a power cut while it was written is legal.
-  AlignedBuffer buffer(kBlockBytes);
+  PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kBlockBytes));
   const BlockNumber other =
       superblock_.log_start + (anchor->header.block == superblock_.log_start ? 1 : 0);
   const int error = ReadSync(device_, other * kBlockBytes, buffer.data(), kBlockBytes);
-  if (error != 0) {
-    problems_.Add(ErrnoError(EIO, ReadError(other, error)));
-    return OkStatus();
+  if (error != 0) problems_.Add(ErrnoError(EIO, ReadError(other, error)));
+  if (anchor->clean == 0) {
+    // The one that cannot be read, or could not a moment ago, may say otherwise.
+    const bool newer = error == 0 && VerifyLogAnchor(buffer.data(), other, superblock_).ok() &&
+                       buffer.as<LogAnchor>()->generation > anchor->generation;
+    if (error != 0 || newer) return ErrnoError(EIO, ReadError(other, error != 0 ? error : EIO));
+    return ErrnoError(EBUSY, "the log is not clean: replay it first");
   }
+  if (error != 0) return OkStatus();
   const Status status = VerifyLogAnchor(buffer.data(), other, superblock_);
   if (!status.ok()) {
     report_.notes.push_back(

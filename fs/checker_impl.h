@@ -77,7 +77,7 @@ class Checker {
   // checker.cc
   Status Poll() const;
   Status Progress(const char* phase, uint64_t done, uint64_t total) const;
-  bool CheckSuperblocks();
+  Status CheckSuperblocks();
   Status CheckAnchors();
   bool LoadGroups();
   Status Walk();

@@ -183,7 +183,12 @@ uint32_t Checker::ReadInodes(BlockNumber block, InodeTableBlock& inodes) {
     return kAllSlots;
   }
   // One bad inode makes the block unreadable for the filesystem; here the others still count.
-  AlignedBuffer buffer(kBlockBytes);
+  const StatusOr<AlignedBuffer> made = AlignedBuffer::Create(kBlockBytes);
+  if (!made.ok()) {
+    problems_.Add(made.status());
+    return 0;
+  }
+  const AlignedBuffer& buffer = *made;
   if (ReadSync(device_, block * kBlockBytes, buffer.data(), kBlockBytes) != 0 ||
       !VerifyHeader(buffer.data(), block, kMagicInodes, superblock_).ok() ||
       buffer.as<BlockHeader>()->owner != owner) {

@@ -35,6 +35,7 @@ Log::~Log() { StopThreads(); }
 Status Log::Start(uint64_t anchor_generation, uint64_t first_sequence) {
   anchor_generation_ = anchor_generation;
   PBFS_RETURN_IF_ERROR(WriteAnchor(RandomBits(), first_sequence, /*clean=*/false));
+  PBFS_ASSIGN_OR_RETURN(staging_, AlignedBuffer::CreateUnique(kMetadataBatchBlocks * kBlockBytes));
   open_sequence_ = first_sequence;
   durable_sequence_ = first_sequence - 1;
   writer_ = Thread([this] { WriterLoop(); });
@@ -73,7 +74,7 @@ void Log::StopThreads() {
 }
 
 Status Log::WriteAnchor(uint64_t epoch, uint64_t first_sequence, bool clean) {
-  AlignedBuffer buffer(kBlockBytes);
+  PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kBlockBytes));
   auto* anchor = buffer.as<LogAnchor>();
   ++anchor_generation_;
   anchor->header.magic = kMagicLogAnchor;
@@ -399,7 +400,6 @@ bool Log::WriteBackSome(size_t* picked) {
 }
 
 void Log::MetadataLoop() {
-  staging_ = std::make_unique<AlignedBuffer>(kMetadataBatchBlocks * kBlockBytes);
   for (;;) {
     {
       MutexLock lock(mutex_);

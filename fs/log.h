@@ -180,7 +180,9 @@ class Log {
   bool CheckpointDueLocked(int64_t now_ns) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   SealedBody Seal() ABSL_LOCKS_EXCLUDED(mutex_);
   void SealItemsLocked(SealedBody& body) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void GrowCheckpointBuffer(size_t bytes);
+  // Makes the buffer large enough for whatever a seal may put there now. REQUIRES: the gate is
+  // held.
+  Status GrowCheckpointBuffer() ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t TailLocked(Lsn* sequence) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int WriteCheckpoint(const SealedBody& body);
   Status FlushAndWrite(const SealedBody& body, bool sealed);

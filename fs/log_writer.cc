@@ -45,8 +45,13 @@ bool Log::RunCycle(bool seal) {
   SealedBody body;
   if (seal) {
     LockGate();
-    body = Seal();
+    const Status room = GrowCheckpointBuffer();
+    if (room.ok()) body = Seal();
     UnlockGate();
+    if (!room.ok()) {
+      Fail(room);
+      return false;
+    }
   }
   std::vector<Written> flushed;
   {
@@ -182,7 +187,7 @@ void Log::SealItemsLocked(SealedBody& body) {
   const uint64_t data_blocks = (data_bytes + kBlockBytes - 1) / kBlockBytes;
   body.total_blocks = static_cast<uint32_t>(1 + descriptor_blocks + data_blocks);
   const size_t bytes = size_t{body.total_blocks} * kBlockBytes;
-  GrowCheckpointBuffer(bytes);
+  PBFS_CHECK(checkpoint_buffer_->size_bytes() >= bytes);
   std::byte* const start = checkpoint_buffer_->data();
   std::memset(start, 0, kBlockBytes * (1 + descriptor_blocks));
   auto* records = reinterpret_cast<LogRecord*>(start + kBlockBytes);
@@ -208,11 +213,22 @@ void Log::SealItemsLocked(SealedBody& body) {
   header->data_bytes = data_bytes;
 }
 
-void Log::GrowCheckpointBuffer(size_t bytes) {
-  if (checkpoint_buffer_ != nullptr && checkpoint_buffer_->size_bytes() >= bytes) return;
+Status Log::GrowCheckpointBuffer() {
+  size_t bytes = 0;
+  {
+    MutexLock lock(mutex_);
+    bytes = OpenBlocksWorstLocked(0) * kBlockBytes;
+  }
+  if (checkpoint_buffer_ != nullptr && checkpoint_buffer_->size_bytes() >= bytes) return OkStatus();
   constexpr size_t kBytesMin = 1 << 18;
   const size_t spare = bytes / 4 / kBlockBytes * kBlockBytes;
-  checkpoint_buffer_ = std::make_unique<AlignedBuffer>(std::max(bytes + spare, kBytesMin));
+  auto larger = AlignedBuffer::CreateUnique(std::max(bytes + spare, kBytesMin));
+  if (!larger.ok()) {
+    return ErrnoError(ENOMEM, absl::StrCat(device_.geometry().name, ": checkpoint ",
+                                           open_sequence(), ": no memory for ", bytes, " bytes"));
+  }
+  checkpoint_buffer_ = *std::move(larger);
+  return OkStatus();
 }
 
 uint64_t Log::ImageStartLocked(Lsn sequence) const {

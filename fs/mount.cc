@@ -16,7 +16,7 @@ namespace pbfs {
 namespace {
 
 StatusOr<Superblock> ReadSuperblock(BlockDevice& device, BlockNumber block) {
-  AlignedBuffer buffer(kBlockBytes);
+  PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kBlockBytes));
   const int error = ReadSync(device, block * kBlockBytes, buffer.data(), kBlockBytes);
   if (error != 0) {
     return ErrnoError(EIO, absl::StrCat(device.geometry().name, ": block ", block,
@@ -58,7 +58,8 @@ StatusOr<FileSystem::ProbeResult> FileSystem::Probe(BlockDevice& device) {
   ProbeResult result;
   StatusOr<Superblock> superblock = ReadSuperblock(device, 0);
   if (!superblock.ok()) {
-    if (ErrnoOf(superblock.status()) == EOPNOTSUPP) return superblock.status();
+    const int error = ErrnoOf(superblock.status());
+    if (error == EOPNOTSUPP || error == ENOMEM) return superblock.status();
     for (const BlockNumber copy : {device_blocks - 1, AgStart(1), AgStart(3)}) {
       if (copy >= device_blocks) continue;
       StatusOr<Superblock> other = ReadSuperblock(device, copy);
@@ -116,6 +117,10 @@ StatusOr<std::unique_ptr<FileSystem>> FileSystem::Mount(BlockDevice& device,
     PBFS_ASSIGN_OR_RETURN(recovery, ReplayLog(device, probe.superblock));
   }
   auto filesystem = std::make_unique<FileSystemImpl>(device, options, probe.superblock);
+  if (!filesystem->page_cache().has_memory()) {
+    return ErrnoError(
+        ENOMEM, absl::StrCat(name, ": no memory for a cache of ", options.cache_bytes, " bytes"));
+  }
   if (read_only || device.geometry().read_only) filesystem->ForceReadOnly();
   MountReport& report = filesystem->report();
   report.warnings = probe.warnings;

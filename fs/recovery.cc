@@ -27,7 +27,7 @@ constexpr uint64_t kScanBlocks = 256;
 // with its position.
 Status VisitHeaders(BlockDevice& device, const Superblock& superblock,
                     const std::function<void(const CheckpointHeader&, uint64_t)>& visit) {
-  AlignedBuffer buffer(kScanBlocks * kBlockBytes);
+  PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kScanBlocks * kBlockBytes));
   const BlockNumber ring_start = superblock.log_start + kLogAnchorBlocks;
   const uint64_t ring_blocks = superblock.log_blocks - kLogAnchorBlocks;
   for (uint64_t position = 0; position < ring_blocks; position += kScanBlocks) {
@@ -111,7 +111,7 @@ Status Replay::FindHeaders() {
 
 StatusOr<std::optional<Replay::Body>> Replay::ReadBody(uint64_t sequence, uint64_t position) {
   Body body;
-  AlignedBuffer first(kBlockBytes);
+  PBFS_ASSIGN_OR_RETURN(AlignedBuffer first, AlignedBuffer::Create(kBlockBytes));
   int error = ReadSync(device_, RingBlock(position) * kBlockBytes, first.data(), kBlockBytes);
   if (error == 0) {
     body.header = *first.as<CheckpointHeader>();
@@ -121,7 +121,8 @@ StatusOr<std::optional<Replay::Body>> Replay::ReadBody(uint64_t sequence, uint64
       return std::nullopt;
     }
     const uint64_t blocks = body.header.total_blocks - 1;
-    body.bytes = std::make_unique<AlignedBuffer>(std::max<uint64_t>(blocks, 1) * kBlockBytes);
+    PBFS_ASSIGN_OR_RETURN(body.bytes,
+                          AlignedBuffer::CreateUnique(std::max<uint64_t>(blocks, 1) * kBlockBytes));
     const uint64_t start = (position + 1) % ring_blocks_;
     const uint64_t before_wrap = std::min(blocks, ring_blocks_ - start);
     if (before_wrap > 0) {
@@ -216,10 +217,10 @@ Status Replay::ApplyRecord(uint64_t sequence, const LogRecord& record, const std
   if (image.bytes == nullptr) {
     if (record.kind != LogRecordKind::kImage) {
       // Test builds with the rule off: trust the device, as a log without images would.
-      image.bytes = std::make_unique<AlignedBuffer>(kBlockBytes);
+      PBFS_ASSIGN_OR_RETURN(image.bytes, AlignedBuffer::CreateUnique(kBlockBytes));
       ReadSync(device_, record.block * kBlockBytes, image.bytes->data(), kBlockBytes);
     } else {
-      image.bytes = std::make_unique<AlignedBuffer>(kBlockBytes);
+      PBFS_ASSIGN_OR_RETURN(image.bytes, AlignedBuffer::CreateUnique(kBlockBytes));
     }
   }
   for (uint32_t i = 0; i < kBlockBytes / kLogChunkBytes; ++i) {
@@ -255,7 +256,7 @@ Status Replay::Apply(const Body& body) {
 // A block whose ranges were skipped and that has no later image (a writeback after the tail, which
 // may have torn it, would have one) must hold them already.
 Status Replay::CheckSkipped() const {
-  AlignedBuffer buffer(kBlockBytes);
+  PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kBlockBytes));
   for (const auto& [block, sequence] : skipped_) {
     if (images_.contains(block)) continue;
     const int error = ReadSync(device_, block * kBlockBytes, buffer.data(), kBlockBytes);
@@ -305,7 +306,7 @@ StatusOr<RecoveryResult> Replay::Run() {
   PBFS_RETURN_IF_ERROR(WriteBlocks());
   int error = RuleHolds(Rule::kReplayFlush) ? FlushSync(device_) : 0;
   if (error == 0) {
-    AlignedBuffer buffer(kBlockBytes);
+    PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kBlockBytes));
     auto* anchor = buffer.as<LogAnchor>();
     *anchor = anchor_;
     anchor->generation = ++result.anchor_generation;
@@ -335,6 +336,7 @@ Status CheckNothingFollows(BlockDevice& device, const Superblock& superblock,
         follows |= header.sequence >= clean.first_sequence;
       }));
   if (!follows) return OkStatus();
+  if (!IsCorruption(problem)) return problem;  // It could not be read.
   return CorruptionError(absl::StrCat(std::string(problem.message()),
                                       ": this log anchor is needed: checkpoints follow the other"));
 }
@@ -345,7 +347,7 @@ StatusOr<LogAnchor> ReadLogAnchor(BlockDevice& device, const Superblock& superbl
   std::optional<LogAnchor> best;
   Status problem;
   for (uint32_t i = 0; i < kLogAnchorBlocks; ++i) {
-    AlignedBuffer buffer(kBlockBytes);
+    PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kBlockBytes));
     const BlockNumber block = superblock.log_start + i;
     const int error = ReadSync(device, block * kBlockBytes, buffer.data(), kBlockBytes);
     Status status =

@@ -25,7 +25,7 @@ StatusOr<FilesystemSummary> ReadSummary(BlockDevice& device, const Superblock& s
   FilesystemSummary summary;
   PBFS_ASSIGN_OR_RETURN(const LogAnchor anchor, ReadLogAnchor(device, superblock));
   summary.log_clean = anchor.clean != 0;
-  AlignedBuffer buffer(kBlockBytes);
+  PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kBlockBytes));
   PBFS_RETURN_IF_ERROR(ReadBlock(device, superblock.state_block, buffer));
   PBFS_RETURN_IF_ERROR(VerifyStateBlock(buffer.data(), superblock.state_block, superblock));
   summary.has_orphans = buffer.as<StateBlock>()->orphans.block != 0;

@@ -50,7 +50,6 @@ void Writeback::Stop() {
     MutexLock lock(mutex_);
     stopping_ = true;
     flusher_wake_.SignalAll();
-    extent_wake_.SignalAll();
     replies.swap(throttled_);
   }
   for (auto& reply : replies) reply();
@@ -58,6 +57,8 @@ void Writeback::Stop() {
   {
     MutexLock lock(mutex_);
     while (batches_in_flight_ > 0 && extent_worker_.joinable()) idle_.Wait(mutex_);
+    // Not before: the flusher may have started one more batch when it was told to stop.
+    worker_stopping_ = true;
     extent_wake_.SignalAll();
   }
   if (extent_worker_.joinable()) extent_worker_.join();
@@ -348,7 +349,6 @@ void Writeback::BatchEnded() {
   if (much || !throttled_.empty()) kicked_ = true;
   if (kicked_ || batches_in_flight_ >= kBatchesInFlightMax) flusher_wake_.Signal();
   --batches_in_flight_;
-  if (stopping_) extent_wake_.Signal();
   idle_.SignalAll();
 }
 
@@ -528,7 +528,7 @@ void Writeback::ExtentLoop() {
     std::deque<std::function<void()>> deferred;
     {
       MutexLock lock(mutex_);
-      while (completed_.empty() && deferred_.empty() && !(stopping_ && batches_in_flight_ == 0)) {
+      while (completed_.empty() && deferred_.empty() && !worker_stopping_) {
         extent_wake_.Wait(mutex_);
       }
       if (completed_.empty() && deferred_.empty()) return;

@@ -152,6 +152,7 @@ class Writeback {
   size_t batches_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
   bool kicked_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool worker_stopping_ ABSL_GUARDED_BY(mutex_) = false;  // All batches have ended.
   Thread flusher_;
   Thread extent_worker_;
 };

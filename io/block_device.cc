@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "base/blocking.h"
+#include "base/bulk_memory.h"
 #include "base/check.h"
 #include "base/mutex.h"
 #include "io/completion_scope.h"
@@ -110,9 +111,7 @@ using AlignedMemory = std::unique_ptr<void, FreeDeleter>;
 
 AlignedMemory AllocateAligned(size_t length_bytes, size_t alignment) {
   const size_t rounded_bytes = (length_bytes + alignment - 1) / alignment * alignment;
-  AlignedMemory memory(std::aligned_alloc(alignment, rounded_bytes));
-  PBFS_CHECK(memory != nullptr);
-  return memory;
+  return AlignedMemory(AllocateBulk(alignment, rounded_bytes));
 }
 
 bool IsAlignedFor(const BlockDevice& device, const void* memory) {
@@ -175,6 +174,7 @@ int ReadSync(BlockDevice& device, uint64_t offset_bytes, void* memory, size_t le
   AlignedMemory bounce;
   if (!IsAlignedFor(device, memory)) {
     bounce = AllocateAligned(length_bytes, device.geometry().dma_alignment_bytes);
+    if (bounce == nullptr) return ENOMEM;
   }
   IoRequest request;
   request.op = IoOp::kRead;
@@ -190,6 +190,7 @@ int WriteSync(BlockDevice& device, uint64_t offset_bytes, const void* memory, si
   AlignedMemory bounce;
   if (!IsAlignedFor(device, memory)) {
     bounce = AllocateAligned(length_bytes, device.geometry().dma_alignment_bytes);
+    if (bounce == nullptr) return ENOMEM;
     std::memcpy(bounce.get(), memory, length_bytes);
   }
   IoRequest request;

@@ -5,16 +5,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "io/blocking_pool.h"
 
 namespace pbfs {
 namespace {
 
 constexpr uint64_t kBlockBytes = 4096;  // What messages count in, as all of pbfs.
-
-int64_t Now() {
-  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
-}
 
 const char* NameOf(IoOp op) {
   switch (op) {
@@ -60,7 +57,7 @@ WatchedDevice::Shard& WatchedDevice::ShardOf(const IoRequest& request) {
 
 void WatchedDevice::Link(IoRequest& request) {
   IoRequest::Watch& watch = request.watch;
-  watch = {.started_ns = Now()};
+  watch = {.started_ns = NowNs()};
   Shard& shard = ShardOf(request);
   MutexLock lock(shard.mutex);
   watch.older = shard.newest;
@@ -75,7 +72,7 @@ void WatchedDevice::Unlink(IoRequest& request, bool* was_said, int64_t* taken_ns
   (watch.older == nullptr ? shard.oldest : watch.older->watch.newer) = watch.newer;
   (watch.newer == nullptr ? shard.newest : watch.newer->watch.older) = watch.older;
   *was_said = watch.said;
-  *taken_ns = *was_said ? Now() - watch.started_ns : 0;
+  *taken_ns = *was_said ? NowNs() - watch.started_ns : 0;
 }
 
 void WatchedDevice::Submit(IoRequest& request) {
@@ -139,7 +136,7 @@ void WatchedDevice::Run() {
       if (!stopping_) changed_.WaitFor(mutex_, options_.interval);
       if (stopping_) return;
     }
-    Look(Now());
+    Look(NowNs());
   }
 }
 

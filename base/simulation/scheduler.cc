@@ -2,6 +2,7 @@
 #include "base/simulation/scheduler.h"
 
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -212,7 +213,11 @@ void Scheduler::WakeAll(const void* word) {
 // ---- Tasks --------------------------------------------------------------------------------------
 
 std::vector<Scheduler::Carrier*>& Scheduler::IdleCarriers() {
-  static auto* idle = new std::vector<Carrier*>;
+  static auto* idle = [] {
+    // A forked child has the list, but not the threads.
+    pthread_atfork(nullptr, nullptr, [] { IdleCarriers().clear(); });
+    return new std::vector<Carrier*>;
+  }();
   return *idle;
 }
 

@@ -61,6 +61,8 @@ std::string EndOf(int fd) {
 Children::Children(size_t count_max, std::chrono::seconds time_max)
     : count_max_(count_max), time_max_(time_max) {}
 
+size_t Children::running() const { return children_.size(); }
+
 Children::~Children() {
   while (!children_.empty()) Reap(children_.size() - 1, /*killed=*/true);
 }

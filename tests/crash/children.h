@@ -29,8 +29,8 @@ class Children {
   Children(const Children&) = delete;
   Children& operator=(const Children&) = delete;
 
-  size_t running() const { return children_.size(); }
-  bool full() const { return children_.size() == count_max_; }
+  size_t running() const;
+  bool full() const { return running() == count_max_; }
   // REQUIRES: not full(). Buffered output of the caller has been flushed.
   void Start(uint64_t id, const std::function<std::string()>& job);
   // Waits until one has ended; nullopt: `timeout` passed, or a signal came.

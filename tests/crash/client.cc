@@ -71,8 +71,35 @@ const Model::Node* Client::NodeAt(std::string_view path) const {
   return node;
 }
 
+bool Client::LacksParent(std::string_view path) {
+  if (Broken()) return true;
+  const size_t slash = path.find_last_of('/');
+  if (!session_.accepts_failures() || slash == std::string_view::npos || slash == 0) return false;
+  const Model::Node* parent = path.starts_with('@') ? nullptr : NodeAt(path.substr(0, slash));
+  return !path.starts_with('@') && parent == nullptr;
+}
+
+bool Client::Lacks(std::string_view path) {
+  return LacksParent(path) || (session_.accepts_failures() && !Exists(path));
+}
+
+std::string Client::PathOf(Model::FileId id) const {
+  if (id == Model::kRoot) return "/";
+  std::vector<std::pair<Model::FileId, std::string>> dirs = {{Model::kRoot, ""}};
+  while (!dirs.empty()) {
+    const auto [dir, path] = dirs.back();
+    dirs.pop_back();
+    for (const auto& [name, child] : NodeOf(dir).entries) {
+      if (child == id) return path + name;
+      const Model::Node& node = NodeOf(child);
+      if (S_ISDIR(node.mode) && !node.foreign) dirs.emplace_back(child, path + name + "/");
+    }
+  }
+  return "";
+}
+
 uint64_t Client::Size(std::string_view path) {
-  return Broken() ? 0 : model_.Bytes(Find(path).id).size();
+  return Lacks(path) ? 0 : model_.Bytes(Find(path).id).size();
 }
 
 void Client::LookUp(InodeNumber root) {
@@ -108,8 +135,8 @@ void Client::Begin() {
 
 void Client::End(const Status& status, std::string_view what) {
   if (!status.ok() && !session_.MayFail(status)) {
-    session_.Problem(absl::StrCat("client ", number_, ", operation ", model_.op(), ", ",
-                                  std::string(what), ": ", status.ToString()));
+    session_.Failed(status, absl::StrCat("client ", number_, ", operation ", model_.op(), ", ",
+                                         std::string(what)));
   }
   if (status.ok()) {
     for (const auto& [id, change] : noted_) Check(id, change, what);
@@ -199,7 +226,7 @@ void Client::AddNew(const Place& place, const Attributes& made, std::string_view
 }
 
 void Client::Create(std::string_view path, uint32_t mode, std::string_view target) {
-  if (Broken()) return;
+  if (LacksParent(path) || (session_.accepts_failures() && Exists(path))) return;
   const Place place = Find(path);
   PBFS_CHECK(place.id == Model::kRoot);
   Begin();
@@ -220,7 +247,7 @@ void Client::MakeSymlink(std::string_view path, size_t bytes) {
 }
 
 void Client::Link(std::string_view from, std::string_view to) {
-  if (Broken()) return;
+  if (Lacks(from) || LacksParent(to)) return;
   const Place source = Find(from);
   const Place target = Find(to);
   Begin();
@@ -246,7 +273,7 @@ void Client::DropName(Model::FileId id, bool keep_open) {
 }
 
 void Client::Unlink(std::string_view path, bool keep_open) {
-  if (Broken()) return;
+  if (Lacks(path)) return;
   const Place place = Find(path);
   Begin();
   const Status status = fs().Unlink(InodeOf(place.dir), place.name);
@@ -260,7 +287,7 @@ void Client::Unlink(std::string_view path, bool keep_open) {
 }
 
 void Client::Rmdir(std::string_view path) {
-  if (Broken()) return;
+  if (Lacks(path)) return;
   const Place place = Find(path);
   Begin();
   const Status status = fs().Rmdir(InodeOf(place.dir), place.name);
@@ -275,7 +302,7 @@ void Client::Rmdir(std::string_view path) {
 }
 
 void Client::Rename(std::string_view from, std::string_view to, unsigned flags) {
-  if (Broken()) return;
+  if (Lacks(from) || LacksParent(to)) return;
   const Place source = Find(from);
   const Place target = Find(to);
   Begin();
@@ -318,7 +345,7 @@ bool Client::IsOpen(Model::FileId id) const {
 }
 
 void Client::Open(std::string_view path) {
-  if (Broken()) return;
+  if (Lacks(path)) return;
   const Place place = Find(path);
   PBFS_CHECK(place.id != Model::kRoot);
   const std::string handle = absl::StrCat("@", std::string(path));
@@ -327,7 +354,7 @@ void Client::Open(std::string_view path) {
 }
 
 void Client::Close(std::string_view handle) {
-  if (Broken()) return;
+  if (Lacks(handle)) return;
   const auto at = handles_.find(handle);
   PBFS_CHECK(at != handles_.end());
   const Model::FileId id = at->second;
@@ -339,7 +366,7 @@ void Client::Close(std::string_view handle) {
 
 void Client::ChangeAttributes(std::string_view path, const SetAttributes& request,
                               std::string_view what) {
-  if (Broken()) return;
+  if (Lacks(path)) return;
   const Place place = Find(path);
   Begin();
   const auto set = fs().SetAttributesOf(InodeOf(place.id), request);
@@ -382,7 +409,7 @@ void Client::SetTimes(std::string_view path, Time atime, Time mtime) {
 }
 
 void Client::SetXattr(std::string_view path, const std::string& name, size_t bytes) {
-  if (Broken()) return;
+  if (Lacks(path)) return;
   const Place place = Find(path);
   Begin();
   std::string value = PatternOf(PatternIdOf(place.id), 0x80000000u + model_.op(), 0, bytes);
@@ -396,7 +423,7 @@ void Client::SetXattr(std::string_view path, const std::string& name, size_t byt
 }
 
 void Client::RemoveXattr(std::string_view path, const std::string& name) {
-  if (Broken()) return;
+  if (Lacks(path)) return;
   const Place place = Find(path);
   Begin();
   const Status status = fs().RemoveXattr(InodeOf(place.id), name);

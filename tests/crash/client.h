@@ -67,9 +67,11 @@ class Client {
   void Sync();
   // An fsync that may wait for held requests; it counts as acknowledged by Await().
   struct PendingSync {
+    bool begun = true;
     Event done;
     Status status;
     Model::Promise promise;
+    Model::FileId file = Model::kRoot;
   };
   std::unique_ptr<PendingSync> FsyncStart(std::string_view path, bool datasync = false);
   void Await(PendingSync& pending);
@@ -78,6 +80,8 @@ class Client {
   // What the model has there; nullptr: no such name.
   const Model::Node* NodeAt(std::string_view path) const;
   uint64_t Size(std::string_view path);
+  // One of its names; "" if it has none.
+  std::string PathOf(Model::FileId id) const;
   const Model& model() const { return model_; }
   size_t number() const { return number_; }
 
@@ -110,6 +114,11 @@ class Client {
 
   FileSystem& fs();
   bool Broken();
+  // In a session that accepts failures: the name is not there, or nothing can be there, because an
+  // operation before has failed.
+  bool Lacks(std::string_view path);
+  bool LacksParent(std::string_view path);
+  bool Shows(Model::FileId id, uint64_t offset, const std::string& bytes);
   Place Find(std::string_view path) const;
   Model::Node& NodeOf(Model::FileId id) { return model_.tree().at(id); }
   const Model::Node& NodeOf(Model::FileId id) const { return model_.tree().at(id); }

@@ -52,7 +52,7 @@ Status Client::CallWrite(InodeNumber ino, uint64_t offset, const std::string& by
 
 void Client::DoWrite(std::string_view path, uint64_t offset, size_t length,
                      const WriteFlags& flags) {
-  if (Broken()) return;
+  if (Lacks(path)) return;
   const Place place = Find(path);
   Begin();
   const uint32_t write = ++writes_[place.id];
@@ -60,9 +60,16 @@ void Client::DoWrite(std::string_view path, uint64_t offset, size_t length,
   // Every other aligned write hands its frames over, as the FUSE bridge does.
   const bool hand_over = offset % kPageBytes == 0 && write % 2 == 0;
   const Status status = CallWrite(InodeOf(place.id), offset, bytes, flags, hand_over);
+  // One that fails to become durable may have been accepted all the same.
+  const bool accepted = !status.ok() && session_.accepts_failures() && flags.sync_data &&
+                        Shows(place.id, offset, bytes);
+  if (accepted) session_.Failed(status, "O_DSYNC write");
+  if (status.ok() || accepted) {
+    session_.NoteSync(*this, place.id, accepted ? status : OkStatus());
+  }
   {
     MutexLock lock(session_.models_mutex());
-    if (status.ok()) {
+    if (status.ok() || accepted) {
       std::string after = model_.Bytes(place.id);
       if (after.size() < offset + length) after.resize(offset + length, '\0');
       after.replace(offset, length, bytes);
@@ -70,11 +77,16 @@ void Client::DoWrite(std::string_view path, uint64_t offset, size_t length,
       const bool timed = !flags.from_page_cache;
       Note(place.id, {.changed = timed, .modified = timed, .lazy = timed});
     }
-    End(status, "write");
+    End(accepted ? OkStatus() : status, "write");
   }
   if (flags.sync_data && status.ok()) {
     Acknowledge(status, model_.PromiseOf(place.id, /*datasync=*/true), "O_DSYNC write");
   }
+}
+
+bool Client::Shows(Model::FileId id, uint64_t offset, const std::string& bytes) {
+  const auto found = FsClient(fs()).Read(InodeOf(id), offset, bytes.size());
+  return found.ok() && *found == bytes;
 }
 
 void Client::Write(std::string_view path, uint64_t offset, size_t length, bool from_page_cache) {
@@ -96,12 +108,12 @@ void Client::WriteBuffered(std::string_view path, uint64_t offset, size_t length
 }
 
 void Client::Append(std::string_view path, size_t length) {
-  if (Broken()) return;
+  if (Lacks(path)) return;
   Write(path, Size(path), length);
 }
 
 void Client::Truncate(std::string_view path, uint64_t size) {
-  if (Broken()) return;
+  if (Lacks(path)) return;
   const Place place = Find(path);
   Begin();
   const Status status = FsClient(fs()).Truncate(InodeOf(place.id), size);
@@ -111,6 +123,7 @@ void Client::Truncate(std::string_view path, uint64_t size) {
     after.resize(size, '\0');
     model_.SetBytes(place.id, std::move(after), /*resized=*/true);
     Note(place.id, Modified());
+    session_.NoteSync(*this, place.id, OkStatus());
   }
   End(status, "truncate");
 }
@@ -120,9 +133,8 @@ void Client::Truncate(std::string_view path, uint64_t size) {
 void Client::Acknowledge(const Status& status, const Model::Promise& promise,
                          std::string_view what) {
   if (!status.ok()) {
-    return session_.Problem(absl::StrCat("client ", number_, ", ", std::string(what),
-                                         " after operation ", model_.op(), ": ",
-                                         status.ToString()));
+    return session_.Failed(status, absl::StrCat("client ", number_, ", ", std::string(what),
+                                                " after operation ", model_.op()));
   }
   session_.MarkAcknowledged(*this, promise);
 }
@@ -134,13 +146,15 @@ void Client::Fsync(std::string_view path, bool datasync) {
 
 std::unique_ptr<Client::PendingSync> Client::FsyncStart(std::string_view path, bool datasync) {
   auto pending = std::make_unique<PendingSync>();
-  if (Broken()) {
+  if (Lacks(path)) {
+    pending->begun = false;
     pending->status = ErrnoError(EIO, "an operation failed before");
     pending->done.Set();
     return pending;
   }
   const Model::FileId id = Find(path).id;
   pending->promise = model_.PromiseOf(id, datasync);
+  pending->file = id;
   fs().Fsync(InodeOf(id), datasync, [raw = pending.get()](const Status& status) {
     raw->status = status;
     raw->done.Set();
@@ -150,6 +164,8 @@ std::unique_ptr<Client::PendingSync> Client::FsyncStart(std::string_view path, b
 
 void Client::Await(PendingSync& pending) {
   pending.done.Wait();
+  if (!pending.begun) return;
+  session_.NoteSync(*this, pending.file, pending.status);
   Acknowledge(pending.status, pending.promise, "fsync");
 }
 

@@ -57,6 +57,7 @@ Session::Session(const Options& options)
   PBFS_CHECK(root.ok());
   model_.SetRoot(*root);
   clients_ = {this};
+  acks_.resize(1);
   oracle_.Add(model(), "");
   LookUpClients();
 }
@@ -74,16 +75,27 @@ void Session::Mount() {
   hold_ = std::make_unique<HoldDevice>(device_, superblock.log_start,
                                        superblock.log_start + superblock.log_blocks);
   recorder_ = std::make_unique<RecordingDevice>(*hold_);
+  faults_ = std::make_unique<FaultDevice>(*recorder_);
   MountOptions options;
   options.cache_bytes = options_.cache_bytes;
   options.commit_interval_ns = int64_t{3600} * 1'000'000'000;
-  options.log = [this](const std::string& line) { Problem(absl::StrCat("log: ", line)); };
+  options.log = [this](const std::string& line) {
+    if (!accepts_failures()) return Problem(absl::StrCat("log: ", line));
+    MutexLock lock(problems_mutex_);
+    log_ += line + "\n";
+  };
   // What was before is there in every state.
   for (Client* client : clients_) {
     recorder_->Mark(MarkOfOp(client->number(), client->model().op()));
     MarkAcknowledged(*client, client->model().PromiseOfAll());
   }
-  auto mounted = FileSystem::Mount(*recorder_, options);
+  EnterPhase(Phase::kMounting);
+  auto mounted = FileSystem::Mount(*faults_, options);
+  faults_->Heal();
+  if (!mounted.ok() && accepts_failures()) {
+    failures_.push_back({"mount", mounted.status(), /*read_only=*/false});
+    throw SessionEnded();
+  }
   PBFS_CHECK(mounted.ok());
   fs_ = *std::move(mounted);
 }
@@ -96,9 +108,58 @@ void Session::Record() {
   fs_.reset();
   recording_->base = std::move(image_);
   image_ = recording_->base.Fork();
+  recording_begun_ = true;
   Mount();
   LookUpClients();
   recording_->first_position = 2 * clients_.size();  // The first marks.
+  EnterPhase(Phase::kRunning);
+}
+
+void Session::EnterPhase(Phase phase) {
+  if (recording_begun_ && options_.on_phase) options_.on_phase(phase, *faults_);
+}
+
+Status Session::Unmount() {
+  StopCommitting();
+  hold_->DelayAtRandom(0, std::chrono::microseconds(0));
+  hold_->Release();
+  EnterPhase(Phase::kUnmounting);
+  const Status status = fs_->Unmount();
+  if (!status.ok()) {
+    failures_.push_back({"unmount", status, fs_->read_only()});
+    return status;
+  }
+  for (Client* client : clients_) MarkAcknowledged(*client, client->model().PromiseOfAll());
+  return status;
+}
+
+std::string Session::Log() {
+  MutexLock lock(problems_mutex_);
+  return log_;
+}
+
+std::vector<Bounds> Session::bounds() const {
+  std::vector<Bounds> bounds;
+  for (size_t i = 0; i < clients_.size(); ++i) {
+    bounds.push_back({clients_[i]->model().op(), acks_[i]});
+  }
+  return bounds;
+}
+
+void Session::Failed(const Status& status, const std::string& what) {
+  if (!accepts_failures()) return Problem(absl::StrCat(what, ": ", status.ToString()));
+  const bool read_only = fs_->read_only();
+  MutexLock lock(problems_mutex_);
+  failures_.push_back({what, status, read_only});
+}
+
+void Session::NoteSync(const Client& client, Model::FileId id, const Status& status) {
+  MutexLock lock(problems_mutex_);
+  if (status.ok()) {
+    failed_syncs_.erase({client.number(), id});
+  } else {
+    failed_syncs_.insert({client.number(), id});
+  }
 }
 
 void Session::Focus() {
@@ -116,6 +177,7 @@ std::unique_ptr<Recording> Session::Finish() {
   const size_t focus = recording_->first_position;
   Focus();
   recording_->first_position = focus;
+  faults_.reset();
   recorder_.reset();
   hold_.reset();
   return std::move(recording_);
@@ -154,6 +216,7 @@ Client& Session::AddClient(const std::string& directory) {
   client.model_.SetRoot(**attributes);
   client.LookUp((*attributes)->ino);
   clients_.push_back(&client);
+  acks_.resize(clients_.size());
   oracle_.Add(client.model(), directory);
   return client;
 }
@@ -179,13 +242,18 @@ void Session::MarkBegin(Client& client) {
   const uint32_t op = client.model_.Begin();
   oracle_.NoteBegin(client.number(), op);
   recorder_->Mark(MarkOfOp(client.number(), op));
+  if (options_.on_progress) options_.on_progress(bounds());
 }
 
 void Session::MarkEnd(Client& client) { client.model_.End(); }
 
 void Session::MarkAcknowledged(Client& client, const Model::Promise& promise) {
   MutexLock lock(models_mutex_);
-  recorder_->Mark(MarkOfAck(client.number(), client.model_.Acknowledge(promise)));
+  const size_t acks = client.model_.Acknowledge(promise);
+  acks_.resize(std::max(acks_.size(), client.number() + 1));
+  acks_[client.number()] = acks;
+  recorder_->Mark(MarkOfAck(client.number(), acks));
+  if (options_.on_progress) options_.on_progress(bounds());
 }
 
 void Session::SyncAll() {
@@ -195,7 +263,7 @@ void Session::SyncAll() {
     for (const Client* client : clients_) promises.push_back(client->model().PromiseOfAll());
   }
   if (const Status status = FsClient(*fs_).Sync(); !status.ok()) {
-    return Problem(absl::StrCat("sync: ", status.ToString()));
+    return Failed(status, "sync");
   }
   for (size_t i = 0; i < promises.size(); ++i) MarkAcknowledged(*clients_[i], promises[i]);
 }

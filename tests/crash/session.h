@@ -4,6 +4,8 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <set>
+#include <utility>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "base/mutex.h"
 #include "base/thread.h"
 #include "fs/filesystem.h"
+#include "io/fault_device.h"
 #include "io/recording_device.h"
 #include "tests/crash/client.h"
 #include "tests/crash/hold_device.h"
@@ -37,8 +40,22 @@ const Image& FreshFilesystem();
 // The session is a client itself, number 0, who works at the root. Most workloads have no other.
 class Session : public Client {
  public:
+  enum class Phase : uint8_t { kMounting, kRunning, kUnmounting };
   struct Options {
     size_t cache_bytes = 8 << 20;
+    // Operations may fail: that is noted, and what depends on them is left out.
+    bool accept_failures = false;
+    // From Record() on: called when a phase begins, before its first request.
+    std::function<void(Phase phase, FaultDevice& device)> on_phase = {};
+    // Called when an operation begins, and when something was acknowledged.
+    std::function<void(const std::vector<Bounds>& bounds)> on_progress = {};
+  };
+  // Thrown by Record() when the mount fails and failures are accepted.
+  struct SessionEnded {};
+  struct Failure {
+    std::string what;
+    Status status;
+    bool read_only;  // The filesystem had an error that made it so.
   };
   explicit Session(const Options& options);
   ~Session();
@@ -47,6 +64,8 @@ class Session : public Client {
   void Record();
   // What was recorded so far is not worth many crash states.
   void Focus();
+  // Ends what runs in the background and unmounts. All is acknowledged when it succeeds.
+  Status Unmount();
   // Compares what is there now with the model.
   void CheckLive();
   // Cuts the power (no unmount) and hands over the recording.
@@ -77,6 +96,15 @@ class Session : public Client {
   FileSystem& filesystem() { return *fs_; }
   const Oracle& oracle() const { return oracle_; }
   const std::vector<std::string>& problems() const { return problems_; }
+  FaultDevice& faults() { return *faults_; }
+  const Image& image() const { return image_; }
+  // If the power went now.
+  std::vector<Bounds> bounds() const;
+  const std::vector<Failure>& failures() const { return failures_; }
+  // Client and file: whose newest fsync failed and whose data was not changed since.
+  const std::set<std::pair<size_t, Model::FileId>>& failed_syncs() const { return failed_syncs_; }
+  // What the filesystem said.
+  std::string Log();
   uint64_t FreeBlocks() { return fs_->StatFs()->blocks_available; }
   // Something went wrong.
   bool Broken();
@@ -85,6 +113,11 @@ class Session : public Client {
 
   // --- For clients
   void Problem(const std::string& text);
+  bool accepts_failures() const { return options_.accept_failures; }
+  // A problem, or one of the failures.
+  void Failed(const Status& status, const std::string& what);
+  // Whether the file's fsync must fail from now on.
+  void NoteSync(const Client& client, Model::FileId id, const Status& status);
   bool MayFail(const Status& status) const {
     return no_space_allowed_ && ErrnoOf(status) == ENOSPC;
   }
@@ -96,6 +129,7 @@ class Session : public Client {
   void SyncAll();
 
  private:
+  void EnterPhase(Phase phase);
   void Mount();
   void LookUpClients();
   uint64_t Statistic(std::string_view name);
@@ -106,6 +140,7 @@ class Session : public Client {
   ImageDevice device_;
   std::unique_ptr<HoldDevice> hold_;
   std::unique_ptr<RecordingDevice> recorder_;
+  std::unique_ptr<FaultDevice> faults_;
   std::unique_ptr<FileSystem> fs_;
   std::vector<Client*> clients_;                // All, this one first.
   std::vector<std::unique_ptr<Client>> added_;  // The others.
@@ -113,10 +148,15 @@ class Session : public Client {
   Oracle oracle_;
   bool no_space_allowed_ = false;
   int fill_files_ = 0;
+  bool recording_begun_ = false;
+  std::vector<size_t> acks_;  // Of each client.
+  std::vector<Failure> failures_;
+  std::set<std::pair<size_t, Model::FileId>> failed_syncs_;
   Thread committer_;
   std::atomic<bool> committing_{false};
   Mutex problems_mutex_;
   std::vector<std::string> problems_;
+  std::string log_;
 };
 
 }  // namespace pbfs

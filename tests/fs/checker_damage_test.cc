@@ -35,7 +35,7 @@ void PrintTo(const Damage& damage, std::ostream* out) { *out << damage.name; }
 // The leftmost leaf below a tree root.
 BlockNumber FirstLeaf(ImageEditor& editor, TreeRoot root) {
   while (root.level > 0) {
-    AlignedBuffer node(kBlockBytes);
+    AlignedBuffer node = *AlignedBuffer::Create(kBlockBytes);
     editor.Load(root.block, node);
     root.block = NodeChildren(std::as_const(node).data())[0].block;
     --root.level;
@@ -94,7 +94,7 @@ void EditFirstChunk(ImageEditor& editor, const std::function<void(InodeChunk&)>&
 }
 
 uint64_t ChunkBit(ImageEditor& editor, InodeNumber ino) {
-  AlignedBuffer leaf(kBlockBytes);
+  AlignedBuffer leaf = *AlignedBuffer::Create(kBlockBytes);
   editor.Load(FirstLeaf(editor, editor.GetGroup(0).inode_tree), leaf);
   return uint64_t{1} << ((InodeBlock(ino) - NodeKey(leaf.data(), 0)) * 8 + InodeSlot(ino));
 }
@@ -102,7 +102,7 @@ uint64_t ChunkBit(ImageEditor& editor, InodeNumber ino) {
 const Damage kSuperblockDamages[] = {
     {"PrimaryCrc", "block 0: header crc",
      [](ImageEditor& editor, const RichContents&) {
-       AlignedBuffer block(kBlockBytes);
+       AlignedBuffer block = *AlignedBuffer::Create(kBlockBytes);
        editor.Load(0, block);
        block.as<Superblock>()->label[0] ^= 1;
        editor.Store(0, block);

@@ -2,12 +2,16 @@
 // What a failing device does to a mounted filesystem (ARCHITECTURE.md, section 14).
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <mutex>
+#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/bulk_memory.h"
 #include "fs/checker.h"
 #include "io/fault_device.h"
 #include "tests/support/fs_fixture.h"
@@ -290,6 +294,119 @@ TEST_F(DeviceErrorTest, DataThatCannotBeWrittenDoesNotTakeAllMemory) {
   EXPECT_TRUE(client_->Fsync(writer).ok());
   EXPECT_EQ(fs_->page_cache().error_pages.load(), 0);
   ExpectClean();
+}
+
+// Who needs a request that never ends waits; the others go on.
+TEST_F(DeviceErrorTest, AWriteThatNeverEndsHoldsUpNobodyElse) {
+  const InodeNumber stuck = Make("stuck", std::string(100, 'f'));
+  const InodeNumber other = Make("other", Bytes(100));
+  device_.AddRule({.op = IoOp::kWrite,
+                   .action = FaultDevice::Action::kHold,
+                   .matches = [](const IoRequest& request) {
+                     char start[8];
+                     request.buffer.CopyTo(0, start, sizeof(start));
+                     return std::count(start, start + 8, 'f') == 8;
+                   }});
+  Event done;
+  Status status = ErrnoError(EIO, "not yet");
+  fs_->Fsync(stuck, false, [&](const Status& result) {
+    status = result;
+    done.Set();
+  });
+  ASSERT_EQ(device_.held_count(), 1u);
+  EXPECT_TRUE(client_->Fsync(other).ok());
+  EXPECT_TRUE(client_->Create(fs_->root(), "new").ok());
+  EXPECT_TRUE(client_->Write(stuck, 0, "more").ok());
+  EXPECT_EQ(client_->Read(stuck, 0, 6).value(), "moreff");
+  EXPECT_TRUE(fs_->Unlink(fs_->root(), "new").ok());
+  EXPECT_TRUE(client_->Truncate(other, 50).ok());
+  EXPECT_TRUE(client_->Fsync(fs_->root()).ok());
+  EXPECT_FALSE(done.IsSet());
+  device_.Release();
+  done.Wait();
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_TRUE(client_->Fsync(stuck).ok());
+  CutPowerAndMount();
+  EXPECT_EQ(*client_->Read(Find("stuck"), 0, 6), "moreff");
+  ExpectClean();
+}
+
+TEST_F(DeviceErrorTest, ACheckpointThatNeverEndsHoldsUpOnlyWhoWaitsForIt) {
+  const InodeNumber file = Make("file", Bytes(100));
+  device_.AddRule({.op = IoOp::kWrite,
+                   .action = FaultDevice::Action::kHold,
+                   .matches = [](const IoRequest& request) { return request.fua; }});
+  Event done;
+  Status status = ErrnoError(EIO, "not yet");
+  fs_->Fsync(file, false, [&](const Status& result) {
+    status = result;
+    done.Set();
+  });
+  while (device_.held_count() == 0) std::this_thread::yield();
+  EXPECT_TRUE(client_->Create(fs_->root(), "new").ok());
+  EXPECT_TRUE(client_->Write(file, 0, "more").ok());
+  EXPECT_EQ(client_->Read(file, 0, 4).value(), "more");
+  EXPECT_FALSE(done.IsSet());
+  device_.Release();
+  done.Wait();
+  EXPECT_TRUE(status.ok()) << status;
+  ExpectClean();
+}
+
+// Memory by the block: the arena, buffers, frames.
+std::atomic<uint64_t> g_bulk_requests{0};
+std::atomic<uint64_t> g_bulk_refused{0};
+class DeviceErrorMemoryTest : public DeviceErrorTest {
+ protected:
+  static void Refuse(uint64_t nth) {
+    g_bulk_requests = 0;
+    g_bulk_refused = nth;
+    SetBulkMemoryGate([] { return ++g_bulk_requests != g_bulk_refused; });
+  }
+  ~DeviceErrorMemoryTest() override { SetBulkMemoryGate(nullptr); }
+  void Work() {
+    const auto made = client_->Create(fs_->root(), "a");
+    if (made.ok()) {
+      client_->Write(*made, 0, Bytes(20 * kPageBytes)).IgnoreError();
+      client_->Fsync(*made).IgnoreError();
+    }
+    client_->Create(fs_->root(), "b").IgnoreError();
+    client_->Sync().IgnoreError();
+  }
+};
+
+TEST_F(DeviceErrorMemoryTest, RefusedMemoryEndsAMountCleanlyAndIsWaitedForLater) {
+  fs_.reset();
+  Refuse(0);
+  Mount();
+  const uint64_t in_mount = g_bulk_requests;
+  Work();
+  ASSERT_TRUE(fs_->Unmount().ok());
+  fs_.reset();
+  const uint64_t all = g_bulk_requests;
+  ASSERT_GT(in_mount, 5u);
+  ASSERT_GT(all, in_mount);
+  size_t refused_mounts = 0;
+  for (uint64_t n = 1; n <= all; n += n <= in_mount ? 1 : 7) {
+    Refuse(n);
+    MountOptions options;
+    options.cache_bytes = 16 << 20;
+    auto mounted = FileSystem::Mount(device_, options);
+    if (!mounted.ok()) {
+      EXPECT_EQ(ErrnoOf(mounted.status()), ENOMEM) << n << ": " << mounted.status();
+      ++refused_mounts;
+    } else {
+      fs_ = *std::move(mounted);
+      client_ = std::make_unique<FsClient>(*fs_);
+      Work();
+      fs_->Unmount().IgnoreError();
+      fs_.reset();
+    }
+    SetBulkMemoryGate(nullptr);
+    Mount();
+    ExpectClean();
+  }
+  EXPECT_GT(refused_mounts, 4u);
 }
 
 TEST_F(DeviceErrorTest, AnUnreadableSuperblockIsAnIoError) {

@@ -115,7 +115,7 @@ TEST_F(DumpTest, SurvivesDamagedBlocks) {
   const std::vector<BlockNumber> blocks = editor_.MetadataBlocks();
   for (int i = 0; i < 5000; ++i) {
     const BlockNumber block = blocks[random() % blocks.size()];
-    AlignedBuffer buffer(kBlockBytes);
+    AlignedBuffer buffer = *AlignedBuffer::Create(kBlockBytes);
     editor_.Load(block, buffer);
     for (int n = 0; n < 8; ++n) {
       // The magic stays: it says how to look.

@@ -74,7 +74,7 @@ class LogDamage {
       : editor_(editor),
         ring_start_(editor.superblock().log_start + kLogAnchorBlocks),
         ring_blocks_(editor.superblock().log_blocks - kLogAnchorBlocks) {
-    AlignedBuffer block(kBlockBytes);
+    AlignedBuffer block = *AlignedBuffer::Create(kBlockBytes);
     for (uint64_t position = 0; position < ring_blocks_; ++position) {
       editor_.Load(ring_start_ + position, block);
       const auto* header = block.as<CheckpointHeader>();
@@ -88,7 +88,7 @@ class LogDamage {
         std::next(headers_.begin(), int(random() % headers_.size()))->second;
     // The header, the first descriptors, or any block.
     const uint64_t index = random() % 3 == 0 ? 0 : random() % 2 == 0 ? 1 : random() % blocks;
-    AlignedBuffer block(kBlockBytes);
+    AlignedBuffer block = *AlignedBuffer::Create(kBlockBytes);
     editor_.Load(At(header, index), block);
     if (index == 0) {
       PutInterestingNumber(random, block.data() + sizeof(BlockHeader) + random() % 16 * 4, 4);
@@ -112,7 +112,7 @@ class LogDamage {
     uint32_t previous = 0;
     for (const auto& [sequence, place] : headers_) {
       uint32_t crc = 0;
-      AlignedBuffer block(kBlockBytes);
+      AlignedBuffer block = *AlignedBuffer::Create(kBlockBytes);
       for (uint64_t i = 1; i < place.blocks; ++i) {
         editor_.Load(At(place.header, i), block);
         crc = Crc32c(block.data(), kBlockBytes, crc);

@@ -19,7 +19,7 @@ BlockNumber AnchorBlock(ImageEditor& editor, bool newest) {
 }
 
 void Damage(ImageEditor& editor, BlockNumber block) {
-  AlignedBuffer bytes(kBlockBytes);
+  AlignedBuffer bytes = *AlignedBuffer::Create(kBlockBytes);
   editor.Load(block, bytes);
   bytes.data()[200] ^= std::byte{1};
   editor.Store(block, bytes);

@@ -29,7 +29,7 @@ namespace pbfs {
 class ImageEditor {
  public:
   explicit ImageEditor(BlockDevice& device) : device_(device) {
-    AlignedBuffer buffer(kBlockBytes);
+    AlignedBuffer buffer = *AlignedBuffer::Create(kBlockBytes);
     Load(0, buffer);
     superblock_ = *buffer.as<Superblock>();
   }
@@ -45,13 +45,13 @@ class ImageEditor {
   }
   template <typename T>
   T Get(BlockNumber block) {
-    AlignedBuffer buffer(kBlockBytes);
+    AlignedBuffer buffer = *AlignedBuffer::Create(kBlockBytes);
     Load(block, buffer);
     return *buffer.as<T>();
   }
   // Changes the block and makes its crc right again.
   void Edit(BlockNumber block, const std::function<void(std::byte*)>& change) {
-    AlignedBuffer buffer(kBlockBytes);
+    AlignedBuffer buffer = *AlignedBuffer::Create(kBlockBytes);
     Load(block, buffer);
     change(buffer.data());
     StampBlock(buffer.data(), buffer.as<BlockHeader>()->lsn);
@@ -95,7 +95,7 @@ class ImageEditor {
   // Numbers of all blocks that have the filesystem's header.
   std::vector<BlockNumber> MetadataBlocks() {
     std::vector<BlockNumber> blocks;
-    AlignedBuffer buffer(kBlockBytes);
+    AlignedBuffer buffer = *AlignedBuffer::Create(kBlockBytes);
     for (BlockNumber block = 0; block < superblock_.total_blocks; ++block) {
       Load(block, buffer);
       const auto* header = buffer.as<BlockHeader>();

@@ -185,7 +185,7 @@ TEST_F(Fsck, ReplayOfABrokenLogIsAnErrorThatIsLeft) {
     if (header.magic == kMagicCheckpoint) headers.push_back(superblock.log_start + i);
   }
   ASSERT_GE(headers.size(), 2u);
-  AlignedBuffer block(kBlockBytes);
+  AlignedBuffer block = *AlignedBuffer::Create(kBlockBytes);
   for (size_t i = 0; i + 1 < headers.size(); ++i) {
     editor.Load(headers[i] + 1, block);
     block.data()[100] ^= std::byte{1};

@@ -10,6 +10,7 @@
 #include <ctime>
 
 #include "absl/strings/str_cat.h"
+#include "base/out_of_memory.h"
 #include "tools/common/terminal.h"
 
 namespace pbfs {
@@ -23,6 +24,7 @@ Status Logger::OpenFile(const std::string& path) {
   FILE* const file = fopen(path.c_str(), "ae");
   if (file == nullptr) return ErrnoError(errno, absl::StrCat(path, ": ", strerror(errno)));
   setvbuf(file, nullptr, _IOLBF, 0);
+  SetOutOfMemoryLog(fileno(file));
   MutexLock lock(mutex_);
   file_ = file;
   return OkStatus();

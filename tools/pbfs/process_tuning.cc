@@ -10,6 +10,8 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "base/out_of_memory.h"
+#include "tools/pbfs/daemon.h"
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
@@ -31,6 +33,7 @@ void WriteFile(const std::string& path, const std::string& text) {
 }  // namespace
 
 void TuneProcess() {
+  InstallOutOfMemoryHandler(kExitSystem);
   // Memory reclaim on our behalf must not wait for pages that we ourselves have to write.
   prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
   if (geteuid() != 0) return;

@@ -35,6 +35,19 @@ run_unit_tests() {
     tail -150
 }
 
+# run_crash_simulator BUILD-DIRECTORY: a sample of all it can do, its figures shown.
+run_crash_simulator() {
+  local log=$1/logs/crashsim.log code=0
+  mkdir -p "$1/logs"
+  timeout -k 10 600 "$1/bin/pbfs-crashsim" --smoke -q >"$log" 2>&1 || code=$?
+  cat "$log"
+  if [ "$code" -eq 0 ]; then
+    count 1 0
+  else
+    count_failure "pbfs-crashsim --smoke: exit code $code"
+  fi
+}
+
 # run_scripts BUILD-DIRECTORY SCRIPT...: each exits 0 (passed), 77 (cannot run here) or else failed.
 # One that ends with a line 'N passed, N failed' counts as that many tests.
 run_scripts() {

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "fs/format.h"
 #include "tests/crash/children.h"
+#include "tests/crash/faults.h"
 #include "tests/crash/minimise.h"
 #include "tests/crash/rule_names.h"
 #include "tools/common/terminal.h"
@@ -27,6 +28,8 @@ using nlohmann::json;
 constexpr std::chrono::seconds kTrialMax(600);
 constexpr std::chrono::seconds kMinimiseMax(120);
 constexpr uint64_t kMinimisedMax = 5;
+// A workload has thousands of fault points: jobs take a part of them each.
+constexpr uint64_t kPieces = 8;
 // Far from any number of a family: a step that has no common divisor with its count is looked for.
 constexpr uint64_t kShuffleStep = 0x9e3779b97f4a7c15;
 
@@ -41,18 +44,35 @@ uint64_t GreatestCommonDivisor(uint64_t a, uint64_t b) {
   return a;
 }
 
+std::string ToText(const Totals& totals, const std::vector<std::string>& violations) {
+  json text = totals;
+  text["text"] = violations;
+  return text.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
 std::string RunAsJob(const Workload& workload, const TrialOptions& options) {
   const TrialResult result = RunTrial(workload, options);
-  Totals totals{1,
-                result.states,
-                result.recoveries,
-                result.writes,
-                result.switches,
-                result.violations.size(),
-                result.digest};
-  json text = totals;
-  text["text"] = result.violations;
-  return text.dump(-1, ' ', false, json::error_handler_t::replace);
+  Totals totals;
+  totals.workloads = 1;
+  totals.states = result.states;
+  totals.recoveries = result.recoveries;
+  totals.writes = result.writes;
+  totals.switches = result.switches;
+  totals.violations = result.violations.size();
+  totals.digest = result.digest;
+  return ToText(totals, result.violations);
+}
+
+// Of the fault points of a workload, one of kPieces parts.
+std::string RunFaultsAsJob(const Workload& workload, uint64_t seed, uint64_t stride,
+                           uint64_t piece) {
+  const FaultResult result =
+      RunFaults(workload, {.seed = seed, .stride = stride * kPieces, .offset = piece * stride});
+  Totals totals;
+  totals.workloads = piece == 0 ? 1 : 0;
+  totals.fault_points = result.points;
+  totals.violations = result.violations.size();
+  return ToText(totals, result.violations);
 }
 
 }  // namespace
@@ -73,16 +93,21 @@ Campaign::Campaign(const CrashsimOptions& options)
 
 bool Campaign::MustStop() const { return g_interrupted != 0 || NowNs() > end_ns_; }
 
+std::string Campaign::RowOf(const Family& family) const {
+  return absl::StrCat(family.name, options_.fault_stride == 0 ? "" : ", faults");
+}
+
 bool Campaign::InJournal(const Family& family, uint64_t first, uint64_t last) const {
   return std::any_of(journal_.begin(), journal_.end(), [&](const JournalEntry& entry) {
     return entry.family == family.name && entry.shuffle == options_.shuffle &&
-           entry.seed == options_.seed && entry.states_max == options_.trial.limits.cuts_max &&
-           entry.first <= first && last <= entry.last;
+           entry.seed == options_.seed && entry.fault_stride == options_.fault_stride &&
+           entry.states_max == options_.trial.limits.cuts_max && entry.first <= first &&
+           last <= entry.last;
   });
 }
 
 bool Campaign::Run(const Family& family, uint64_t first, uint64_t last) {
-  totals_[family.name];
+  totals_[RowOf(family)];
   last = std::min(last, family.count - 1);
   for (uint64_t at = first; at <= last;) {
     // On the same borders whatever the range, so that what was done is found again.
@@ -106,28 +131,43 @@ TrialOptions Campaign::TrialOf(const Family& family, uint64_t number) const {
   return trial;
 }
 
+std::string Campaign::RunJob(const Family& family, uint64_t number, uint64_t piece) const {
+  const TrialOptions trial = TrialOf(family, number);
+  if (options_.fault_stride == 0) return RunAsJob(family.make(number), trial);
+  return RunFaultsAsJob(family.make(number), trial.seed, options_.fault_stride, piece);
+}
+
 bool Campaign::RunChunk(const Family& family, uint64_t first, uint64_t last) {
   ProgressBar bar(options_.quiet ? -1 : STDERR_FILENO, family.name);
   Children children(options_.jobs, kTrialMax);
   Totals totals;
   std::cout.flush();
-  for (uint64_t next = first; next <= last || children.running() > 0;) {
+  const uint64_t pieces = options_.fault_stride == 0 ? 1 : kPieces;
+  const uint64_t end = (last + 1) * pieces;
+  for (uint64_t next = first * pieces; next < end || children.running() > 0;) {
     if (MustStop()) return false;
-    if (next <= last && !children.full()) {
-      const uint64_t number = NumberOf(family, next++);
-      children.Start(number,
-                     [&] { return RunAsJob(family.make(number), TrialOf(family, number)); });
+    if (next < end && !children.full()) {
+      const uint64_t number = NumberOf(family, next / pieces);
+      const uint64_t piece = next++ % pieces;
+      children.Start(number, [&] { return RunJob(family, number, piece); });
       continue;
     }
     const auto ended = children.Wait(std::chrono::milliseconds(200));
     if (ended) Ended(family, ended->id, ended->result, ended->death, totals);
-    bar.Update(next - children.running() - first, last - first + 1);
+    bar.Update(next - children.running() - first * pieces, end - first * pieces);
   }
-  totals_[family.name].Add(totals);
+  totals_[RowOf(family)].Add(totals);
   if (options_.journal.empty()) return true;
-  const JournalEntry entry{
-      family.name,     options_.shuffle, options_.seed, first, last, options_.trial.limits.cuts_max,
-      FormatVersion(), options_.note,    totals};
+  const JournalEntry entry{family.name,
+                           options_.shuffle,
+                           options_.seed,
+                           first,
+                           last,
+                           options_.trial.limits.cuts_max,
+                           options_.fault_stride,
+                           FormatVersion(),
+                           options_.note,
+                           totals};
   if (!AppendToJournal(options_.journal, entry)) {
     std::cerr << options_.journal << ": " << std::strerror(errno) << "\n";
     return false;
@@ -138,7 +178,9 @@ bool Campaign::RunChunk(const Family& family, uint64_t first, uint64_t last) {
 void Campaign::Ended(const Family& family, uint64_t number, const std::string& result,
                      const std::string& death, Totals& totals) {
   if (!death.empty()) {
-    totals.Add({.workloads = 1, .violations = 1});
+    Totals lost;
+    lost.workloads = lost.violations = 1;
+    totals.Add(lost);
     ReportViolation(family, number, death);
     return;
   }
@@ -151,7 +193,8 @@ void Campaign::ReportViolation(const Family& family, uint64_t number, const std:
   const Workload workload = family.make(number);
   std::cout << "VIOLATION in " << family.name << " " << number << ", seed " << options_.seed << " ("
             << workload.name << "):\n  " << text << "\n";
-  if (!options_.keep.empty() && kept_++ < kMinimisedMax) Keep(family, number);
+  if (!options_.keep.empty() && options_.fault_stride == 0 && kept_++ < kMinimisedMax)
+    Keep(family, number);
   std::cout.flush();
 }
 

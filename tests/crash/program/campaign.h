@@ -15,6 +15,7 @@ namespace pbfs {
 // finished counts. Single thread.
 class Campaign {
  public:
+  // Borrowed; they may change between calls.
   explicit Campaign(const CrashsimOptions& options);
 
   // Workloads [first, last] of the family. False: out of time, or interrupted.
@@ -25,7 +26,10 @@ class Campaign {
   // Workloads that are entered into the journal together.
   static constexpr uint64_t kChunk = 200;
   bool RunChunk(const Family& family, uint64_t first, uint64_t last);
+  std::string RunJob(const Family& family, uint64_t number, uint64_t piece) const;
   bool InJournal(const Family& family, uint64_t first, uint64_t last) const;
+  // Where its totals are added up.
+  std::string RowOf(const Family& family) const;
   uint64_t NumberOf(const Family& family, uint64_t index) const;
   TrialOptions TrialOf(const Family& family, uint64_t number) const;
   void Ended(const Family& family, uint64_t number, const std::string& result,

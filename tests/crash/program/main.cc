@@ -64,10 +64,10 @@ int Print(const CrashsimOptions& options, const std::map<std::string, Totals>& t
   } else {
     std::cout << TableOf(totals)
               << absl::StrFormat(
-                     "seed %u, format %s: %u workloads and schedules, %u crash states, %u "
-                     "violations (digest %016x)\n",
-                     options.seed, FormatVersion(), all.workloads, all.states, all.violations,
-                     all.digest);
+                     "seed %u, format %s: %u workloads, %u crash states, %u fault points, "
+                     "%u schedules, %u violations (digest %016x)\n",
+                     options.seed, FormatVersion(), all.workloads, all.states, all.fault_points,
+                     all.schedules(), all.violations, all.digest);
   }
   return all.violations == 0 ? 0 : 1;
 }
@@ -75,7 +75,7 @@ int Print(const CrashsimOptions& options, const std::map<std::string, Totals>& t
 int Sum(const CrashsimOptions& options) {
   std::map<std::string, Totals> totals;
   for (const JournalEntry& entry : ReadJournal(options.journal)) {
-    totals[entry.family].Add(entry.totals);
+    totals[entry.family + (entry.fault_stride == 0 ? "" : ", faults")].Add(entry.totals);
   }
   return Print(options, totals);
 }
@@ -83,6 +83,35 @@ int Sum(const CrashsimOptions& options) {
 bool RunFamily(Campaign& campaign, const CrashsimOptions& options, const Family& family) {
   const uint64_t all = family.count == UINT64_MAX ? kRandomByDefault : family.count;
   return campaign.Run(family, options.first.value_or(0), options.last.value_or(all - 1));
+}
+
+// A sample of everything, in a minute or two on two processors.
+int RunSmoke(CrashsimOptions& options) {
+  struct Part {
+    const char* family;
+    uint64_t first, last;
+    size_t states;
+    uint64_t fault_stride;
+  };
+  static constexpr Part kParts[] = {
+      {"named", 0, UINT64_MAX, 25, 0}, {"seq-1", 0, UINT64_MAX, 10, 0}, {"seq-2", 0, 299, 20, 0},
+      {"random", 0, 99, 60, 0},        {"random", 0, 15, 0, 61},        {"seq-1", 0, 39, 0, 11},
+  };
+  const TrialOptions trial = options.trial;
+  Campaign campaign(options);
+  bool whole = true;
+  for (const Part& part : kParts) {
+    const Family& family = *FamilyNamed(part.family);
+    // All of a family in its order; of others a sample.
+    options.shuffle = part.last != UINT64_MAX && family.count != UINT64_MAX;
+    options.trial.limits.cuts_max = part.states;
+    options.fault_stride = part.fault_stride;
+    whole = whole && campaign.Run(family, part.first, part.last);
+  }
+  if (!whole) std::cout << "stopped early\n";
+  const int violations = Print(options, campaign.totals());
+  options.trial = trial;
+  return violations + (whole ? 0 : 1) + RunWithoutRules(options) == 0 ? 0 : 1;
 }
 
 int Run(CrashsimOptions& options) {
@@ -120,7 +149,7 @@ int Main(int argc, char** argv) {
     case CrashsimOptions::What::kRules:
       return RunWithoutRules(options) == 0 ? 0 : 1;
     case CrashsimOptions::What::kRun:
-      return Run(options);
+      return options.smoke ? RunSmoke(options) : Run(options);
   }
   return 2;
 }

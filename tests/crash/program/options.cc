@@ -73,6 +73,8 @@ StatusOr<std::optional<CrashsimOptions>> ParseCrashsimOptions(int argc, char** a
       ->check(CLI::Range(1, 1024));
   app.add_option("-t,--time", seconds, "Stop after so many seconds");
   app.add_option("-k,--keep", options.keep, "Directory for failing states: image and description");
+  app.add_option("--faults", options.fault_stride,
+                 "Faults instead of power cuts: every N-th request fails, is late (1: every one)");
   app.add_option("--journal", options.journal,
                  "Append what was done to this file, and leave out what it has");
   app.add_option("--note", options.note, "Goes into the journal");

@@ -21,6 +21,8 @@ struct CrashsimOptions {
   std::optional<uint64_t> first, last;
   bool shuffle = false;
   bool smoke = false;
+  // Faults instead of power cuts: every so many points. 0: power cuts.
+  uint64_t fault_stride = 0;
   uint64_t seed = 1;
   TrialOptions trial;
   size_t jobs = 1;

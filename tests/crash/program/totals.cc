@@ -19,44 +19,63 @@ void Totals::Add(const Totals& other) {
   recoveries += other.recoveries;
   writes += other.writes;
   switches += other.switches;
+  fault_points += other.fault_points;
   violations += other.violations;
   digest ^= other.digest;
 }
 
-void to_json(json& json, const Totals& totals) {
-  json = {{"workloads", totals.workloads},   {"states", totals.states},
+void to_json(json& text, const Totals& totals) {
+  text = {{"workloads", totals.workloads},   {"states", totals.states},
           {"recoveries", totals.recoveries}, {"writes", totals.writes},
-          {"switches", totals.switches},     {"violations", totals.violations},
-          {"digest", totals.digest}};
+          {"switches", totals.switches},     {"fault_points", totals.fault_points},
+          {"violations", totals.violations}, {"digest", totals.digest}};
 }
 
-void from_json(const json& json, Totals& totals) {
-  totals = {json.at("workloads"), json.at("states"),     json.at("recoveries"), json.at("writes"),
-            json.at("switches"),  json.at("violations"), json.at("digest")};
+void from_json(const json& text, Totals& totals) {
+  totals.workloads = text.at("workloads");
+  totals.states = text.at("states");
+  totals.recoveries = text.at("recoveries");
+  totals.writes = text.at("writes");
+  totals.switches = text.at("switches");
+  totals.fault_points = text.at("fault_points");
+  totals.violations = text.at("violations");
+  totals.digest = text.at("digest");
 }
 
 std::vector<JournalEntry> ReadJournal(const std::string& path) {
   std::vector<JournalEntry> entries;
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
-    const json parsed = json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (parsed.is_discarded()) continue;
-    entries.push_back({parsed.value("family", ""), parsed.value("shuffle", false),
-                       parsed.value("seed", uint64_t{0}), parsed.value("first", uint64_t{0}),
-                       parsed.value("last", uint64_t{0}), parsed.value("states_max", size_t{0}),
-                       parsed.value("format", ""), parsed.value("note", ""), parsed.at("totals")});
+    const json text = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (text.is_discarded()) continue;
+    JournalEntry entry;
+    entry.family = text.at("family");
+    entry.shuffle = text.at("shuffle");
+    entry.seed = text.at("seed");
+    entry.first = text.at("first");
+    entry.last = text.at("last");
+    entry.states_max = text.at("states_max");
+    entry.fault_stride = text.at("fault_stride");
+    entry.format = text.at("format");
+    entry.note = text.at("note");
+    entry.totals = text.at("totals");
+    entries.push_back(std::move(entry));
   }
   return entries;
 }
 
 bool AppendToJournal(const std::string& path, const JournalEntry& entry) {
-  const std::string line = json{{"family", entry.family}, {"shuffle", entry.shuffle},
-                                {"seed", entry.seed},     {"first", entry.first},
-                                {"last", entry.last},     {"note", entry.note},
-                                {"format", entry.format}, {"states_max", entry.states_max},
-                                {"totals", entry.totals}}
-                               .dump() +
-                           "\n";
+  const json text = {{"family", entry.family},
+                     {"shuffle", entry.shuffle},
+                     {"seed", entry.seed},
+                     {"first", entry.first},
+                     {"last", entry.last},
+                     {"states_max", entry.states_max},
+                     {"fault_stride", entry.fault_stride},
+                     {"format", entry.format},
+                     {"note", entry.note},
+                     {"totals", entry.totals}};
+  const std::string line = text.dump() + "\n";
   const int fd = open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
   if (fd < 0) return false;
   const bool written = write(fd, line.data(), line.size()) == static_cast<ssize_t>(line.size());
@@ -64,13 +83,13 @@ bool AppendToJournal(const std::string& path, const JournalEntry& entry) {
 }
 
 std::string TableOf(const std::map<std::string, Totals>& totals) {
-  std::string table =
-      absl::StrFormat("%-10s %10s %13s %14s %10s %12s %10s\n", "", "workloads", "crash states",
-                      "of recoveries", "writes", "switches", "violations");
+  static constexpr char kHead[] = "%-15s %9s %13s %14s %10s %12s %13s %10s\n";
+  static constexpr char kLine[] = "%-15s %9u %13u %14u %10u %12u %13u %10u\n";
+  std::string table = absl::StrFormat(kHead, "", "workloads", "crash states", "of recoveries",
+                                      "writes", "switches", "fault points", "violations");
   for (const auto& [name, total] : totals) {
-    absl::StrAppendFormat(&table, "%-10s %10u %13u %14u %10u %12u %10u\n", name, total.workloads,
-                          total.states, total.recoveries, total.writes, total.switches,
-                          total.violations);
+    absl::StrAppendFormat(&table, kLine, name, total.workloads, total.states, total.recoveries,
+                          total.writes, total.switches, total.fault_points, total.violations);
   }
   return table;
 }

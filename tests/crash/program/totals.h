@@ -16,10 +16,13 @@ struct Totals {
   uint64_t recoveries = 0;  // Of the states: of recoveries that were cut.
   uint64_t writes = 0;
   uint64_t switches = 0;
+  uint64_t fault_points = 0;
   uint64_t violations = 0;
   uint64_t digest = 0;  // Of all workloads, whatever their order.
 
   void Add(const Totals& other);
+  // Runs on a schedule of their own: each workload, and each fault point.
+  uint64_t schedules() const { return workloads + fault_points; }
 };
 void to_json(nlohmann::json& json, const Totals& totals);
 void from_json(const nlohmann::json& json, Totals& totals);
@@ -32,6 +35,7 @@ struct JournalEntry {
   uint64_t first = 0;
   uint64_t last = 0;
   size_t states_max = 0;
+  uint64_t fault_stride = 0;
   std::string format;
   std::string note;
   Totals totals;

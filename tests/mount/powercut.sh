@@ -88,7 +88,7 @@ trial() {
   check "$name: the load runs" wait_clients "$work/logs"
   check "$name: everything is there while mounted" verify "$work/logs" "$mnt" --run "$run"
   check "$name: unmounts after it" umount.pbfs "$mnt"
-  check_clean "$disk"
+  check_clean "$loop"
   check "$name: mounts again" pbfs "$disk" "$mnt"
   check "$name: everything is there" verify "$work/logs" "$mnt" --run "$run"
   check "$name: unmounts again" umount.pbfs "$mnt"

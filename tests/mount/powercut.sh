@@ -49,7 +49,8 @@ power_cuts() {
   "$python" "$here/oracle/power_cuts.py" "$record/log" "$work/logs" --start "$images/start" \
     --work "$work" --images "$images" --run "$run" --seed $((seed * 1000 + run)) "$@" >&3 && return
   if [ -n "${PBFS_TEST_KEEP:-}" ]; then
-    cp -r "$record/log" "$images/start" "$work/logs" "$PBFS_TEST_KEEP"
+    mkdir -p "$PBFS_TEST_KEEP/$run"
+    cp -r "$record/log" "$images/start" "$work/logs" "$PBFS_TEST_KEEP/$run"
     say "kept, of run $run and seed $((seed * 1000 + run)), for $*"
   fi
   return 1

@@ -86,7 +86,7 @@ class FileSystemImpl final : public FileSystem {
   Status Run(const OperationRunner::Needs& needs, const OperationRunner::Body& body);
   void MakeRoom();
   // Passes on what the parts have to say, but not after a shutdown, which all of them notice.
-  std::function<void(const std::string&)> MessageFilter();
+  MountOptions WithQuietEnd(MountOptions options);
   SpaceStats Space();
 
   // Names (name_ops.cc).
@@ -128,6 +128,7 @@ class FileSystemImpl final : public FileSystem {
   Status Grow(const InodeRef& inode, uint64_t size);
 
   ShutdownDevice device_;
+  const std::function<void(const std::string&)> log_line_;
   const MountOptions options_;
   const Superblock superblock_;
   MountReport report_;

@@ -134,7 +134,8 @@ StatusOr<std::unique_ptr<FileSystem>> FileSystem::Mount(BlockDevice& device,
 FileSystemImpl::FileSystemImpl(BlockDevice& device, const MountOptions& options,
                                const Superblock& superblock)
     : device_(device),
-      options_(options),
+      log_line_(options.log),
+      options_(WithQuietEnd(options)),
       superblock_(superblock),
       read_only_(options.read_only || options.no_recovery),
       pages_(options.cache_bytes),
@@ -171,7 +172,7 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
   // ticks.
   log_options.commit_interval_ns = options_.commit_interval_ns * 2 / 5;
   log_options.dirty_blocks_max = std::max<size_t>(frames * 2 / 5, 2 * kTransactionBlocksMax);
-  log_options.log = MessageFilter();
+  log_options.log = options_.log;
   log_options.release_freed = [this](const std::vector<Transaction::Freed>& freed) {
     space_.ReleaseFreed(freed);
   };
@@ -181,11 +182,11 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
   writeback_options.age_max_ns = options_.commit_interval_ns * 2 / 5;
   writeback_options.dirty_background_pages = frames / 8;
   writeback_options.dirty_max_pages = frames * 2 / 5;
-  writeback_options.log = MessageFilter();
+  writeback_options.log = options_.log;
   writeback_ = std::make_unique<Writeback>(device_, reader_, pages_, space_, *log_, *runner_,
                                            writeback_options);
   orphans_ = std::make_unique<Orphans>(reader_, space_, inode_allocator_, inodes_, *writeback_,
-                                       *runner_, MessageFilter());
+                                       *runner_, options_.log);
   pages_.SetPressureHandler(
       [](void* context) {
         auto* self = static_cast<FileSystemImpl*>(context);
@@ -217,11 +218,12 @@ void FileSystemImpl::MakeRoom() {
   (void)writeback_->FlushAll();
 }
 
-std::function<void(const std::string&)> FileSystemImpl::MessageFilter() {
-  if (!options_.log) return {};
-  return [this](const std::string& line) {
-    if (!shut_down_) options_.log(line);
+MountOptions FileSystemImpl::WithQuietEnd(MountOptions options) {
+  if (!options.log) return options;
+  options.log = [this, log = std::move(options.log)](const std::string& line) {
+    if (!shut_down_) log(line);
   };
+  return options;
 }
 
 Status FileSystemImpl::CheckRunning() const {
@@ -288,8 +290,8 @@ Status FileSystemImpl::Shutdown(ShutdownMode mode) {
   } else if (!shut_down_ && mode == ShutdownMode::kLogFlush && log_ != nullptr) {
     status = log_->ForceAll();
   }
-  if (!shut_down_.exchange(true) && options_.log) {
-    options_.log(absl::StrCat("shut down (", NameOf(mode), "): nothing more is written"));
+  if (!shut_down_.exchange(true) && log_line_) {
+    log_line_(absl::StrCat("shut down (", NameOf(mode), "): nothing more is written"));
   }
   // First those who wait for the log: what they wait for may become durable, but they are not told.
   if (log_ != nullptr) log_->Shutdown(CheckRunning());

@@ -49,7 +49,9 @@ clients_ended() {
   local client
   for client in "${clients[@]}"; do ! kill -0 "$client" 2>/dev/null || return 1; done
 }
-says_where() { grep -E "$loop.*read-only: $loop: (block [0-9]+: writing (the log|metadata)|flushing): $1" "$log"; }
+says_where() {
+  grep -E "$loop: (flush.*|block [0-9]+: .*: write) failed: $1; the filesystem is read-only" "$log"
+}
 
 # --- Data cannot be written.
 data_errors() {
@@ -62,13 +64,13 @@ data_errors() {
   fail writes
   for file in rewritten cut removed; do
     check "$name: fsync of what is $file fails" fails_with "$text" rewrite "$mnt/$file"
-    check "$name: and again" fails_with "$eio" sync "$mnt/$file"
+    check "$name: and again" fails_with "$text" sync "$mnt/$file"
   done
   heal
   for file in rewritten cut removed; do
-    check "$name: though the device is well, of what is $file" fails_with "$eio" sync "$mnt/$file"
+    check "$name: though the device is well, of what is $file" fails_with "$text" sync "$mnt/$file"
   done
-  check "$name: sync(2) says so too" fails_with "$eio" sync -f "$mnt"
+  check "$name: sync(2) says so too" fails_with "$text" sync -f "$mnt"
   check "$name: another file can be synced" within 20 sync "$mnt/other"
   check "$name: rewritten it is good" rewrite "$mnt/rewritten"
   check "$name: cut off it is good" truncate -s 0 "$mnt/cut"
@@ -78,7 +80,7 @@ data_errors() {
   refuse "$name: still writable" is_read_only
   rm -f "$mnt/new"
   check "$name: the log names inode, device and block" \
-    grep -qE "inode [0-9]+: writing data: $loop: block [0-9]+: $text" "$log"
+    grep -qE "$loop: block [0-9]+: data of inode [0-9]+: write failed: $text" "$log"
   check "$name: unmounts" end
   check_clean "$loop" "$name"
 }

@@ -49,7 +49,8 @@ power_cuts() {
   "$python" "$here/oracle/power_cuts.py" "$record/log" "$work/logs" --start "$images/start" \
     --work "$work" --images "$images" --run "$run" --seed $((seed * 1000 + run)) "$@" >&3 && return
   if [ -n "${PBFS_TEST_KEEP:-}" ]; then
-    cp -r "$record/log" "$images/start" "$work/logs" "$PBFS_TEST_KEEP"
+    mkdir -p "$PBFS_TEST_KEEP/$run"
+    cp -r "$record/log" "$images/start" "$work/logs" "$PBFS_TEST_KEEP/$run"
     say "kept, of run $run and seed $((seed * 1000 + run)), for $*"
   fi
   return 1
@@ -88,7 +89,7 @@ trial() {
   check "$name: the load runs" wait_clients "$work/logs"
   check "$name: everything is there while mounted" verify "$work/logs" "$mnt" --run "$run"
   check "$name: unmounts after it" umount.pbfs "$mnt"
-  check_clean "$disk"
+  check_clean "$loop"
   check "$name: mounts again" pbfs "$disk" "$mnt"
   check "$name: everything is there" verify "$work/logs" "$mnt" --run "$run"
   check "$name: unmounts again" umount.pbfs "$mnt"

@@ -37,8 +37,9 @@ enum class Kind : uint64_t {
   kWriteBegin = 1,  // The data follows.
   kWriteEnd = 2,    // Answered: a flush that begins later makes it durable.
   kFlushBegin = 3,
-  kFlushEnd = 4,   // Answered: what had ended at its beginning is durable.
-  kZeroBegin = 5,  // A write of zeroes; ends with kWriteEnd. No data follows.
+  kFlushEnd = 4,         // Answered: what had ended at its beginning is durable.
+  kZeroBegin = 5,        // A write of zeroes; ends with kWriteEnd. No data follows.
+  kDurableWriteEnd = 6,  // Answered, and durable by itself: a write with O_DSYNC.
 };
 
 // What the log consists of.
@@ -96,14 +97,15 @@ class Recorder {
     return got < 0 ? -errno : static_cast<int>(got);
   }
 
-  int Write(const char* data, size_t length, off_t offset) {
+  int Write(const char* data, size_t length, off_t offset, bool durable) {
     const uint64_t number = ++control_->writes;
     if (MustFail(number, control_->fail_writes_from, offset, length)) return -EIO;
     const uint64_t id = Begin(Kind::kWriteBegin, offset, length, data);
     if (number % 4 == 0) Hold(number);
     if (id == 0 || pwrite(image_, data, length, offset) != static_cast<ssize_t>(length))
       return -EIO;
-    return End(Kind::kWriteEnd, id) ? static_cast<int>(length) : -EIO;
+    const Kind end = durable ? Kind::kDurableWriteEnd : Kind::kWriteEnd;
+    return End(end, id) ? static_cast<int>(length) : -EIO;
   }
 
   int Zero(off_t offset, off_t length) {
@@ -200,8 +202,9 @@ int Read(const char*, char* buffer, size_t length, off_t offset, fuse_file_info*
   return TheRecorder().Read(buffer, length, offset);
 }
 
-int Write(const char*, const char* data, size_t length, off_t offset, fuse_file_info*) {
-  return TheRecorder().Write(data, length, offset);
+int Write(const char*, const char* data, size_t length, off_t offset, fuse_file_info* file) {
+  // The kernel sends no fsync after such a write.
+  return TheRecorder().Write(data, length, offset, (file->flags & O_DSYNC) != 0);
 }
 
 int Flush(const char*, int, fuse_file_info*) { return TheRecorder().Flush(); }

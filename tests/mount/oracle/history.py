@@ -260,9 +260,10 @@ def _file_errors(state, name, content, allowed, seen):
         return [f'{name}: {error}' for _, error in errors]
     result = []
     for file in matching:
-        if file in seen and content and len(matching) == 1:
+        if seen.get(file) and content and len(matching) == 1:
             result.append(f'file {file} is both {seen[file]} and {name}')
-        seen[file] = name
+        # Where it may be another (both could be empty), a second name is no contradiction.
+        seen[file] = name if len(matching) == 1 else seen.get(file)
     return result
 
 

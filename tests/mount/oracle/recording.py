@@ -2,7 +2,7 @@
 """The recorder's log, and the disk as a power cut in it may have left it."""
 import struct
 
-WRITE_BEGIN, WRITE_END, FLUSH_BEGIN, FLUSH_END, ZERO_BEGIN = 1, 2, 3, 4, 5
+WRITE_BEGIN, WRITE_END, FLUSH_BEGIN, FLUSH_END, ZERO_BEGIN, DURABLE_WRITE_END = range(1, 7)
 HEADER = struct.Struct('<QQQQ')
 SECTOR = 512
 HOW = ('lose all', 'keep all', 'keep half', 'tear all', 'lose one', 'keep one', 'reverse')
@@ -27,16 +27,19 @@ class Disk:
         self.base = base  # A file open for writing.
         self.lie = lie  # Flushes make nothing durable until much later.
         self.open = {}  # Begun, not ended: id -> (offset, data).
-        self.ended = []  # Ended, not durable, in the order of their ends.
+        self.ended = []  # Ended since the last flush, in the order of their ends.
+        self.durable = set()  # Of these, the ids of writes that are durable by themselves.
         self.flushes = {}  # Id -> how many of `ended` it covers.
         self.dropped = 0  # Entries that left the front of `ended` so far.
 
     def follow(self, entry):
         kind, number, offset, _, data = entry
         if kind in (WRITE_BEGIN, ZERO_BEGIN):
-            self.open[number] = (offset, data)
-        elif kind == WRITE_END:
+            self.open[number] = (offset, data, number)
+        elif kind in (WRITE_END, DURABLE_WRITE_END):
             self.ended.append(self.open.pop(number))
+            if kind == DURABLE_WRITE_END and not self.lie:
+                self.durable.add(number)
         elif kind == FLUSH_BEGIN:
             self.flushes[number] = self.dropped + len(self.ended)
         elif kind == FLUSH_END:
@@ -46,33 +49,41 @@ class Disk:
         count = max(0, up_to - self.dropped)
         if self.lie:
             count = max(0, len(self.ended) - 200)
-        for offset, data in self.ended[:count]:
+        for offset, data, number in self.ended[:count]:
             self.base.seek(offset)
             self.base.write(data)
+            self.durable.discard(number)
         del self.ended[:count]
         self.dropped += count
 
     def cut(self, image, how, random):
         """Turns `image`, a copy of the base, into what `how` leaves of the pending writes."""
-        pending = self.ended + list(self.open.values())
-        if how == 'lose one' and pending:
-            del pending[random.randrange(len(pending))]
-        elif how == 'keep one' and pending:
-            pending = [random.choice(pending)]
-        elif how == 'keep half':
-            pending = [write for write in pending if random.random() < 0.5]
-        elif how == 'reverse':
-            # What was written last is what lasted.
-            pending = pending[random.randrange(len(pending) + 1):]
-        elif how == 'lose all':
-            pending = []
-        for offset, data in pending:
-            if how == 'tear all':
+        writes = self.ended + list(self.open.values())
+        pending = [write for write in writes if write[2] not in self.durable]
+        kept = {number for _, _, number in self._kept(pending, how, random)}
+        for offset, data, number in writes:
+            if number in kept and how == 'tear all':
                 self._write_torn(image, offset, data, random)
-            else:
+            elif number in kept or number in self.durable:
                 image.seek(offset)
                 image.write(data)
-        return len(self.ended) + len(self.open), len(pending)
+        return len(pending), len(kept)
+
+    @staticmethod
+    def _kept(pending, how, random):
+        if how == 'lose all':
+            return []
+        if how == 'lose one' and pending:
+            lost = random.randrange(len(pending))
+            return pending[:lost] + pending[lost + 1:]
+        if how == 'keep one' and pending:
+            return [random.choice(pending)]
+        if how == 'keep half':
+            return [write for write in pending if random.random() < 0.5]
+        if how == 'reverse':
+            # What was written last is what lasted.
+            return pending[random.randrange(len(pending) + 1):]
+        return pending
 
     @staticmethod
     def _write_torn(image, offset, data, random):

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/bulk_memory.h"
+#include "base/clock.h"
 #include "fs/checker.h"
 #include "io/fault_device.h"
 #include "tests/support/fs_fixture.h"
@@ -129,6 +130,9 @@ TEST_F(DeviceErrorTest, AnErrorEndsWhenItsDataIsRewrittenTruncatedOrRemoved) {
     if (std::string_view(way) == "removed") {
       ASSERT_TRUE(fs_->Unlink(fs_->root(), way).ok());
       fs_->Forget(ino, 1);
+      // The thread that frees it may take a moment.
+      for (int i = 0; i < 1000 && !client_->Sync().ok(); ++i)
+        SleepFor(std::chrono::milliseconds(5));
       EXPECT_TRUE(client_->Sync().ok());
       continue;
     }

@@ -12,8 +12,9 @@
 namespace pbfs {
 namespace {
 
-// A sample for everyday; a prime, so that the kinds of faults take turns.
+// Samples for everyday; primes, so that the kinds of faults take turns.
 constexpr uint64_t kStride = 37;
+constexpr uint64_t kLongStride = 397;
 
 uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
   const char* text = std::getenv(name);
@@ -26,7 +27,9 @@ class FaultsTest : public testing::TestWithParam<Workload> {};
 TEST_P(FaultsTest, EveryFaultIsSurvived) {
   FaultOptions options;
   options.seed = FromEnvironment("PBFS_CRASH_SEED", 1);
-  options.stride = FromEnvironment("PBFS_FAULT_STRIDE", kStride);
+  const std::string suite = testing::UnitTest::GetInstance()->current_test_suite()->name();
+  const bool small = suite.rfind("Small", 0) == 0;
+  options.stride = FromEnvironment("PBFS_FAULT_STRIDE", small ? kStride : kLongStride);
   options.offset = FromEnvironment("PBFS_FAULT_OFFSET", 0);
   if (std::getenv("PBFS_FAULT_TRACE") != nullptr) {
     options.on_point = [](const FaultPoint& point) { std::cerr << point.Text() << std::endl; };

@@ -176,7 +176,7 @@ TEST_P(OutOfMemoryTest, EndsTheServerWithAMessageAndLosesNothingAcknowledged) {
 
 INSTANTIATE_TEST_SUITE_P(Workloads, OutOfMemoryTest,
                          testing::Values("CreateWriteSync", "TruncateDown", "UnlinkSync",
-                                         "ManyFiles", "RandomOperations"),
+                                         "ManyFiles", "GarbageTails"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -5,9 +5,9 @@
 #include <functional>
 #include <memory>
 #include <set>
-#include <utility>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/mutex.h"

@@ -243,7 +243,7 @@ int RunWithoutRules(const CrashsimOptions& options) {
     uint64_t states = 0;
     std::cout.flush();
     const auto missed = MissRule(rule, options.trial, &states);
-    const std::string what = missed ? missed->substr(0, missed->find('\n')) : "NOT MISSED";
+    const std::string what = missed ? missed->substr(0, missed->find('\n')) : "NOT NOTICED";
     std::cout << absl::StrFormat("%-22s %8u  %s\n", rule.name, states, what.substr(0, 200));
     not_missed += missed ? 0 : 1;
   }

@@ -79,7 +79,7 @@ StatusOr<std::optional<CrashsimOptions>> ParseCrashsimOptions(int argc, char** a
                  "Append what was done to this file, and leave out what it has");
   app.add_option("--note", options.note, "Goes into the journal");
   app.add_option("--rule-off", rule, "Switch an ordering rule off (a violation is expected)");
-  app.add_flag("--rules", rules, "Switch off each rule in turn: each must be missed");
+  app.add_flag("--rules", rules, "Switch off each rule in turn: that must be noticed");
   app.add_flag("--smoke", options.smoke, "A sample of everything, for every test run");
   app.add_flag("--list", list, "Print the families");
   app.add_flag("--show", show, "Print the workloads, run nothing");

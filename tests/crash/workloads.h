@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,9 @@ struct Workload {
   std::function<void(Session& session)> run;
   size_t states_max = 220;
   std::vector<Step> steps = {};  // What `run` does, if that is a list of steps.
+
+  // For GoogleTest.
+  friend void PrintTo(const Workload& workload, std::ostream* out) { *out << workload.name; }
 };
 
 // One to five operations and the calls that make them durable, as CrashMonkey's ACE has them.

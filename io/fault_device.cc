@@ -8,6 +8,8 @@
 namespace pbfs {
 namespace {
 
+constexpr uint64_t kBadBlockBytes = 4096;
+
 // An errno as the context of a completion.
 void* ToContext(int error) { return reinterpret_cast<void*>(static_cast<intptr_t>(error)); }
 int FromContext(void* context) { return static_cast<int>(reinterpret_cast<intptr_t>(context)); }
@@ -40,6 +42,13 @@ FaultDevice::Verdict FaultDevice::JudgeLocked(const IoRequest& request) {
     ++active.seen;
     const bool hit =
         active.rule.from_then_on ? active.seen >= active.rule.nth : active.seen == active.rule.nth;
+    if (hit && active.rule.bad_block && !active.rule.from_then_on) {
+      const uint64_t end_bytes =
+          request.offset_bytes + request.length_bytes + request.buffer.size_bytes();
+      active.rule.begin_bytes = (end_bytes - 1) / kBadBlockBytes * kBadBlockBytes;
+      active.rule.end_bytes = active.rule.begin_bytes + kBadBlockBytes;
+      active.rule.from_then_on = true;
+    }
     if (hit && !found) verdict = {active.rule.action, active.rule.error};
     found |= hit;
   }

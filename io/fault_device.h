@@ -31,7 +31,8 @@ class FaultDevice : public BlockDevice {
     kHoldCompletion,  // Reaches the device; does not complete before Release().
   };
 
-  // The nth request of this kind, or all from the nth on.
+  // The nth request of this kind, all from the nth on, or it and all later ones that touch the
+  // block where it ends.
   struct Rule {
     std::optional<IoOp> op = std::nullopt;  // nullopt: any.
     // Requests that touch this range; a flush lies in every range.
@@ -39,6 +40,7 @@ class FaultDevice : public BlockDevice {
     uint64_t end_bytes = UINT64_MAX;
     uint64_t nth = 1;
     bool from_then_on = false;
+    bool bad_block = false;
     Action action = Action::kFail;
     int error = EIO;
     // Further conditions; may be empty.

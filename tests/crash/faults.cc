@@ -70,6 +70,7 @@ FaultDevice::Rule RuleOf(const FaultPoint& point) {
   rule.op = point.op;
   rule.nth = point.nth;
   rule.from_then_on = point.from_then_on;
+  rule.bad_block = point.bad_block;
   rule.action = point.action;
   rule.error = point.error;
   return rule;
@@ -405,12 +406,14 @@ void AddPoints(FaultStage stage, const Counts& counts, std::vector<FaultPoint>& 
       points.push_back({stage, op, nth, false, Action::kFail, EIO});
       points.push_back({stage, op, nth, true, Action::kFail, EIO});
       points.push_back({stage, op, nth, false, Action::kHold, 0});
+      if (op != IoOp::kFlush) points.push_back({stage, op, nth, false, Action::kFail, EIO, true});
       if (op == IoOp::kRead) continue;
       points.push_back({stage, op, nth, false, Action::kFailDone, EIO});
       points.push_back({stage, op, nth, false, Action::kHoldCompletion, 0});
       if (op == IoOp::kFlush) continue;
       points.push_back({stage, op, nth, false, Action::kFail, ENOSPC});
       points.push_back({stage, op, nth, true, Action::kFail, ENOSPC});
+      points.push_back({stage, op, nth, false, Action::kFail, ENOSPC, true});
     }
   }
 }
@@ -453,8 +456,11 @@ std::string RunOne(const Workload& workload, const FaultPoint& point, uint64_t s
 }  // namespace
 
 std::string FaultPoint::Text() const {
-  std::string text = absl::StrCat(NameOf(stage), ": ", NameOf(op), " ", nth,
-                                  from_then_on ? " and all after it " : " ", NameOf(action));
+  const char* const others = from_then_on ? " and all after it "
+                             : bad_block  ? " and its block "
+                                          : " ";
+  std::string text =
+      absl::StrCat(NameOf(stage), ": ", NameOf(op), " ", nth, others, NameOf(action));
   if (error != 0) absl::StrAppend(&text, " with ", error == ENOSPC ? "ENOSPC" : "EIO");
   return text;
 }

@@ -20,7 +20,8 @@ enum class FaultStage : uint8_t {
   kChecking,    // fsck of that, and of the filesystem unmounted.
 };
 
-// One fault: what happens to the nth request (from 1) of a kind in a stage, or to all from it on.
+// One fault: what happens to the nth request (from 1) of a kind in a stage, to all from it on, or
+// to it and all later ones that touch the block where it ends.
 struct FaultPoint {
   FaultStage stage;
   IoOp op;
@@ -28,6 +29,7 @@ struct FaultPoint {
   bool from_then_on;
   FaultDevice::Action action;
   int error;
+  bool bad_block = false;
   std::string Text() const;
 };
 

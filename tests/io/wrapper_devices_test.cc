@@ -162,6 +162,17 @@ TEST_F(FaultDeviceTest, ARuleFailsTheNthRequestOfItsKindOnceOrFromThenOn) {
   }
 }
 
+TEST_F(FaultDeviceTest, ABadBlockFailsWhateverTouchesItFromTheNthRequestOn) {
+  FaultDevice device(memory_);
+  device.AddRule({.op = IoOp::kWrite, .nth = 2, .bad_block = true});
+  EXPECT_EQ(Put(device, 4096, 4096, 1), 0);
+  EXPECT_EQ(Put(device, 0, 8192, 1), EIO);
+  EXPECT_EQ(Put(device, 0, 4096, 1), 0);
+  EXPECT_EQ(Put(device, 4096, 8192, 1), EIO);
+  EXPECT_EQ(Put(device, 8192, 4096, 1), 0);
+  EXPECT_EQ(ValueAt(device, 4096, 4096), 1);
+}
+
 TEST_F(FaultDeviceTest, ARequestMayBeDoneAndReportedAsFailed) {
   FaultDevice device(memory_);
   device.AddRule({.op = IoOp::kWrite, .action = FaultDevice::Action::kFailDone});

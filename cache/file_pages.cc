@@ -236,8 +236,9 @@ size_t FilePages::EndWriteback(const DirtyPage& written, int error) {
 }
 
 size_t FilePages::KeepOrGiveUpLocked(PageBuf& page) {
-  if (pages_.error_pages.load(std::memory_order_relaxed) <
-      static_cast<int64_t>(pages_.error_pages_max())) {
+  const bool room = pages_.error_pages.load(std::memory_order_relaxed) <
+                    static_cast<int64_t>(pages_.error_pages_max());
+  if (room || writers_.load(std::memory_order_relaxed) > 0) {
     page.dirty = page.error = true;
     ++dirty_count_;
     ErrorsChangedLocked(1);
@@ -307,6 +308,7 @@ size_t FilePages::ClearDelalloc(uint64_t first, size_t count) {
 
 size_t FilePages::Drop(uint64_t first, uint64_t last) {
   MutexLock lock(mutex_);
+  RemoveLostLocked(first, last);
   return DropLocked(first, last);
 }
 
@@ -331,8 +333,12 @@ size_t FilePages::DropLocked(uint64_t first, uint64_t last) {
   pages_.dirty_pages.fetch_sub(static_cast<int64_t>(dirty), std::memory_order_relaxed);
   pending_.erase(pending_.lower_bound(first), pending_.upper_bound(last));
   PendingRemovedLocked();
-  RemoveLostLocked(first, last);
   return delalloc;
+}
+
+void FilePages::DropCached(uint64_t index) {
+  MutexLock lock(mutex_);
+  PBFS_CHECK(DropLocked(index, index) == 0);
 }
 
 bool FilePages::ZeroTail(uint64_t index, size_t offset, PageBuf& spare, int64_t now_ns) {

@@ -211,6 +211,10 @@ void Log::DataFlushCompleted(IoRequest&, void* context, int error) {
     status = ErrnoError(EIO, absl::StrCat(log.device_.geometry().name,
                                           ": flush of file data failed: ", std::strerror(error)));
     log.Fail(status);
+  } else {
+    // Another flush may have failed meanwhile, and what it should have covered is lost although
+    // this one succeeded.
+    status = log.error();
   }
   for (Done& done : flush->waiters) done(status);
   flush->waiters.clear();  // What they hold (inodes) goes before the filesystem may.
@@ -218,7 +222,7 @@ void Log::DataFlushCompleted(IoRequest&, void* context, int error) {
   {
     MutexLock lock(log.mutex_);
     ++log.stats_.flushes;
-    if (error == 0) log.ReleaseWrittenLocked(flush->written);
+    if (status.ok()) log.ReleaseWrittenLocked(flush->written);
     more = !log.flush_waiters_.empty();
     if (!more) {
       log.data_flush_runs_ = false;

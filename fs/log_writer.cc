@@ -49,7 +49,7 @@ bool Log::RunCycle(bool seal) {
     if (room.ok()) body = Seal();
     UnlockGate();
     if (!room.ok()) {
-      Fail(room);
+      Fail(ErrnoError(EIO, std::string(room.message())));
       return false;
     }
   }

@@ -77,7 +77,7 @@ void FileSystemImpl::CutPages(const InodeRef& inode, uint64_t size, PageBuf& spa
   if (size % kPageBytes == 0) return;
   const uint64_t last = size / kPageBytes;
   if (!inode->pages.IsDirtyOrDelalloc(last)) {
-    inode->pages.Drop(last, last);  // Read again, it is masked.
+    inode->pages.DropCached(last);  // Read again, it is masked.
   } else {
     PageCache::Pin(spare);  // ZeroTail() takes a pin over.
     inode->pages.ZeroTail(last, size % kPageBytes, spare, NowNs());

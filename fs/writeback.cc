@@ -21,6 +21,11 @@ constexpr size_t kRequestBytesMax = 1 << 20;
 constexpr uint64_t kMetadataPerInode = 4;
 constexpr uint64_t kBlocksPerMetadataBlock = 64;
 
+// The page that the stored size ends in.
+uint64_t StoredTail(const Inode& inode) {
+  return inode.stored_size.load(std::memory_order_acquire) / kBlockBytes;
+}
+
 // What fsync says about a failed write, as Linux has it: ENOSPC (the host of an image file is full)
 // or EIO.
 int WriteErrno(int error) { return error == ENOSPC || error == EDQUOT ? ENOSPC : EIO; }
@@ -104,9 +109,7 @@ void Writeback::MarkDirty(const InodeRef& inode) {
       dirty_.push_back(inode.Clone());
       inode->dirty_position = std::prev(dirty_.end());
     }
-    wake = pages_.dirty_pages.load(std::memory_order_relaxed) >
-               static_cast<int64_t>(options_.dirty_background_pages) &&
-           !kicked_;
+    wake = MuchToWrite() && !kicked_;
     if (wake) kicked_ = true;
   }
   if (wake) flusher_wake_.Signal();
@@ -132,9 +135,17 @@ void Writeback::Throttle(std::function<void()> reply) {
 }
 
 bool Writeback::OverDirtyLimit() const {
+  return PagesToWrite() > static_cast<int64_t>(options_.dirty_max_pages);
+}
+
+bool Writeback::MuchToWrite() const {
+  return PagesToWrite() > static_cast<int64_t>(options_.dirty_background_pages);
+}
+
+// Failed pages are not tried again, so who waits for fewer must not count them.
+int64_t Writeback::PagesToWrite() const {
   return pages_.dirty_pages.load(std::memory_order_relaxed) -
-             pages_.error_pages.load(std::memory_order_relaxed) >
-         static_cast<int64_t>(options_.dirty_max_pages);
+         pages_.error_pages.load(std::memory_order_relaxed);
 }
 
 // True when a round of the inode would store something: pages, a size, a time.
@@ -272,6 +283,10 @@ std::unique_ptr<Writeback::Round> Writeback::BuildRound(const InodeRef& inode, s
   auto round = std::make_unique<Round>();
   round->inode = inode.Clone();
   const uint64_t size = inode->size.load(std::memory_order_acquire);
+  // Before the pages are taken: a page that is rewritten from here on is of the next round, and
+  // what this one stores must take it for bad.
+  const bool had_errors = inode->pages.HasErrors();
+  const int tail_error = had_errors ? inode->pages.WriteErrorAt(StoredTail(*inode)) : 0;
   // Pages behind the end are of a write that is not done: blocks for them would lie behind the size
   // that this round stores, and after a crash show when the file grows.
   if (size > 0) {
@@ -282,11 +297,11 @@ std::unique_ptr<Writeback::Round> Writeback::BuildRound(const InodeRef& inode, s
                           ? size
                           : std::min(size, (round->pages.back().index + 1) * kBlockBytes);
   round->errors.resize(round->pages.size(), 0);
-  if (inode->pages.HasErrors()) {
+  if (had_errors) {
     // The size rises over failed pages only together with a good one behind them.
     const uint64_t end = round->pages.empty() ? 0 : (round->pages.back().index + 1) * kBlockBytes;
     round->size_after = std::min(round->size_after, end);
-    FailBehindBadTail(*round);
+    FailBehindBadTail(*round, tail_error);
   }
   const Lsn truncated = inode->truncated.load(std::memory_order_acquire);
   if (truncated > log_.durable_sequence()) round->status = log_.Force(truncated);
@@ -344,9 +359,7 @@ bool Writeback::EndsWithoutWaiting(const Batch& batch) {
 void Writeback::BatchEnded() {
   MutexLock lock(mutex_);
   // The flusher waits for room, or passed over an inode with more to write.
-  const bool much = pages_.dirty_pages.load(std::memory_order_relaxed) >
-                    static_cast<int64_t>(options_.dirty_background_pages);
-  if (much || !throttled_.empty()) kicked_ = true;
+  if (MuchToWrite() || !throttled_.empty()) kicked_ = true;
   if (kicked_ || batches_in_flight_ >= kBatchesInFlightMax) flusher_wake_.Signal();
   --batches_in_flight_;
   idle_.SignalAll();
@@ -428,19 +441,17 @@ void Writeback::NoteErrors(Round& round, const std::vector<WriteBatch::Piece>& p
 
 // Behind the stored size the block on the device holds garbage until the page with the zeroed tail
 // is written. If that failed, the size must stay, and what lies behind it fails, too.
-void Writeback::FailBehindBadTail(Round& round) {
+void Writeback::FailBehindBadTail(Round& round, int error) {
   Inode& inode = *round.inode;
-  const uint64_t stored = inode.stored_size.load(std::memory_order_acquire);
-  if (stored % kBlockBytes == 0) return;
-  const uint64_t tail = stored / kBlockBytes;
-  int error = inode.pages.WriteErrorAt(tail);
+  if (inode.stored_size.load(std::memory_order_acquire) % kBlockBytes == 0) return;
+  const uint64_t tail = StoredTail(inode);
   for (size_t i = 0; i < round.pages.size(); ++i) {
     if (round.pages[i].index == tail) error = round.errors[i];
     if (round.pages[i].index > tail && round.errors[i] == 0) round.errors[i] = error;
   }
   if (error == 0) return;
   round.size_after = 0;
-  if (round.failure.ok()) round.failure = ErrorOf(inode);
+  if (round.failure.ok()) round.failure = DataError(inode, error);
 }
 
 // Cuts the failed pages out of what the round stores: they get no blocks, and the size does not
@@ -477,8 +488,8 @@ void Writeback::FinishRound(Round& round) {
     for (size_t i = round.committed; i < round.claimed.size(); ++i) {
       space_.Unclaim({round.claimed[i].block, round.claimed[i].length});
     }
-    // EROFS: has been said when it became so.
-    if (options_.log && ErrnoOf(round.status) != EROFS) {
+    // That the filesystem became read-only has been said.
+    if (options_.log && log_.error().ok()) {
       options_.log(absl::StrCat("inode ", inode.ino,
                                 ": writing data: ", std::string(round.status.message())));
     }
@@ -505,7 +516,10 @@ void Writeback::EndRound(Round& round) {
 
 Status Writeback::ErrorOf(Inode& inode) {
   const int error = inode.pages.WriteError();
-  if (error == 0) return OkStatus();
+  return error == 0 ? OkStatus() : DataError(inode, error);
+}
+
+Status Writeback::DataError(const Inode& inode, int error) const {
   return ErrnoError(error, absl::StrCat(device_.geometry().name, ": inode ", inode.ino,
                                         ": some data could not be written"));
 }
@@ -549,10 +563,12 @@ void Writeback::ExtentLoop() {
 
 void Writeback::FinishBatch(Batch& batch) {
   const std::vector<WriteBatch::Piece>& pieces = batch.writes->pieces();
+  const bool any_failed = batch.writes->any_failed();
   for (auto& round : batch.rounds) {
-    if (round->status.ok() && batch.writes->any_failed()) {
+    if (round->status.ok() && any_failed) {
       NoteErrors(*round, pieces);
-      FailBehindBadTail(*round);
+      Inode& inode = *round->inode;
+      FailBehindBadTail(*round, inode.pages.WriteErrorAt(StoredTail(inode)));
     }
     FinishRound(*round);
     DropIfClean(*round->inode);
@@ -672,8 +688,7 @@ void Writeback::FlusherLoop() {
       all = std::exchange(kicked_, false);
     }
     ReleaseThrottled();  // A truncation may have dropped what they waited for.
-    all = all || pages_.dirty_pages.load(std::memory_order_relaxed) >
-                     static_cast<int64_t>(options_.dirty_background_pages);
+    all = all || MuchToWrite();
     std::vector<std::unique_ptr<Round>> rounds;
     size_t pages = 0;
     for (const InodeRef& inode : DueInodes(all)) {

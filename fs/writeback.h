@@ -115,15 +115,19 @@ class Writeback {
   void BatchEnded() ABSL_LOCKS_EXCLUDED(mutex_);
   void FinishBatch(Batch& batch);
   void NoteErrors(Round& round, const std::vector<WriteBatch::Piece>& pieces);
-  void FailBehindBadTail(Round& round);
+  // `error`: of the page that the stored size ends in, when the round was built.
+  void FailBehindBadTail(Round& round, int error);
   void KeepGoodParts(Round& round);
   void FinishRound(Round& round);
   void EndRound(Round& round);
   Status ErrorOf(Inode& inode);
+  Status DataError(const Inode& inode, int error) const;
   Status CommitRound(Round& round);
   Status CommitExtents(Round& round, bool grows);
   // True when a round of the inode would store something.
   bool NeedsRound(Inode& inode);
+  int64_t PagesToWrite() const;
+  bool MuchToWrite() const;
   bool OverDirtyLimit() const;
 
   void FlusherLoop();

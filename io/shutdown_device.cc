@@ -18,7 +18,9 @@ bool ShutdownDevice::Enter(int64_t count) {
 
 void ShutdownDevice::Leave(int64_t count) {
   if (in_flight_.fetch_sub(count, std::memory_order_seq_cst) != count) return;
-  if (is_down_.load(std::memory_order_seq_cst)) SetDone(drained_);
+  if (!is_down_.load(std::memory_order_seq_cst)) return;
+  // Another may have entered before it was shut down: then that one is the last.
+  if (in_flight_.load(std::memory_order_seq_cst) == 0) SetDone(drained_);
 }
 
 void ShutdownDevice::Submit(IoRequest& request) {

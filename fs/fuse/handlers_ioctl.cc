@@ -45,15 +45,15 @@ void HandleIoctl(fuse_req_t request, fuse_ino_t, unsigned command, void* argumen
   const StatusOr<ShutdownMode> mode = ShutdownModeOf(request, argument);
   if (!mode.ok()) return ReplyStatus(request, mode.status());
   Session& session = SessionOf(request);
-  const auto shut_down = [&session, request, mode = *mode] {
-    const Status status = session.fs().Shutdown(mode);
+  const auto shut_down = [&session, request, mode = *mode](const Status& collected) {
+    Status status = session.fs().Shutdown(mode);
+    if (status.ok()) status = collected;
     if (!status.ok()) return ReplyStatus(request, status);
     fuse_reply_ioctl(request, 0, nullptr, 0);
   };
-  if (*mode != ShutdownMode::kDefault) return shut_down();
+  if (*mode != ShutdownMode::kDefault) return shut_down(OkStatus());
   session.helper().Queue([&session, shut_down, token = session.NewToken()] {
-    session.CollectAllDirtyPages();
-    shut_down();
+    shut_down(session.CollectAllDirtyPages());
   });
 }
 

@@ -214,11 +214,12 @@ bool Session::SyncThroughMount(uint64_t nodeid) {
   return written;
 }
 
-void Session::CollectAllDirtyPages() {
+Status Session::CollectAllDirtyPages() {
   const int mount = OpenMount();
-  if (mount < 0) return;
-  syncfs(mount);
+  if (mount < 0) return ErrnoError(EIO, "the mount point cannot be opened");
+  const int error = syncfs(mount) == 0 ? 0 : errno;
   close(mount);
+  return error == 0 ? OkStatus() : ErrnoError(error, "syncfs failed");
 }
 
 void Session::SyncFs(uint64_t unique) {

@@ -75,7 +75,7 @@ class Session : private WorkerPool::Processor {
   // worker thread.
   void CollectDirtyPages(uint64_t nodeid);
   // The same for all files, as syncfs(2) does it.
-  void CollectAllDirtyPages();
+  Status CollectAllDirtyPages();
   // Agrees on the connection's features.
   void Negotiate(fuse_conn_info& connection) const;
 

@@ -238,7 +238,8 @@ size_t FilePages::EndWriteback(const DirtyPage& written, int error) {
 size_t FilePages::KeepOrGiveUpLocked(PageBuf& page) {
   const bool room = pages_.error_pages.load(std::memory_order_relaxed) <
                     static_cast<int64_t>(pages_.error_pages_max());
-  if (room || writers_.load(std::memory_order_relaxed) > 0) {
+  // Besides the round's, a pin: a writer has looked at the page and is about to change part of it.
+  if (room || page.pin_count() > 1) {
     page.dirty = page.error = true;
     ++dirty_count_;
     ErrorsChangedLocked(1);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -102,21 +101,6 @@ class FilePages : public Mapping {
   // Drops a page that is neither dirty nor delalloc, if it is there. That data of it was given up
   // is not forgotten. REQUIRES: as above.
   void DropCached(uint64_t index);
-
-  // While a writer has looked at pages and not yet changed them, failed ones are kept, not given
-  // up: what the writer saw is still there.
-  class WriterScope {
-   public:
-    explicit WriterScope(FilePages& pages) : pages_(pages) {
-      pages_.writers_.fetch_add(1, std::memory_order_relaxed);
-    }
-    ~WriterScope() { pages_.writers_.fetch_sub(1, std::memory_order_relaxed); }
-    WriterScope(const WriterScope&) = delete;
-    WriterScope& operator=(const WriterScope&) = delete;
-
-   private:
-    FilePages& pages_;
-  };
   // Zeroes bytes [offset, 4096) of a cached page, marking it dirty; false when it is not cached.
   // Takes `spare` over as WritePartial() does.
   bool ZeroTail(uint64_t index, size_t offset, PageBuf& spare, int64_t now_ns);
@@ -172,8 +156,6 @@ class FilePages : public Mapping {
 
   PageCache& pages_;
   const uint64_t target_;
-  // Its changes are seen by who takes the lock after the writer did.
-  std::atomic<uint32_t> writers_{0};
   Mutex mutex_;
   absl::btree_map<uint64_t, PageBuf*> map_ ABSL_GUARDED_BY(mutex_);
   // The pages of map_ that are dirty and without error: what CollectDirty() looks through.

@@ -326,7 +326,6 @@ Status FileSystemImpl::WriteLocked(const InodeRef& inode, uint64_t offset_bytes,
   if (flags.kill_suidgid) {
     PBFS_RETURN_IF_ERROR(KillPrivileges(inode));
   }
-  const FilePages::WriterScope scope(inode->pages);
   // Everything that can fail comes before the first page is changed. `hold` keeps what is filled
   // from eviction until it is dirty.
   PageHold hold(pages_);

@@ -148,9 +148,9 @@ TEST(SchedulerDeathTest, TwoWhoWaitForEachOtherAreAHang) {
   testing::FLAGS_gtest_death_test_style = "threadsafe";
   EXPECT_DEATH(Scheduler(Seeded(1)).Run([] {
     Mutex first;
-    first.Lock();
+    MutexLock held(first);
     Event never;
-    Thread other([&] { first.Lock(); });
+    Thread other([&] { MutexLock lock(first); });
     never.Wait();
     other.join();
   }),

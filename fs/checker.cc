@@ -281,7 +281,12 @@ StatusOr<CheckReport> CheckReplayed(BlockDevice& device, const CheckOptions& opt
     }
     recovery = *replayed;
   }
-  PBFS_ASSIGN_OR_RETURN(CheckReport report, CheckFilesystem(overlay, options));
+  StatusOr<CheckReport> checked = CheckFilesystem(overlay, options);
+  if (ErrnoOf(checked.status()) == EBUSY) {
+    return ErrnoError(EIO, absl::StrCat(device.geometry().name,
+                                        ": the log anchors read otherwise than a moment ago"));
+  }
+  PBFS_ASSIGN_OR_RETURN(CheckReport report, std::move(checked));
   report.log_was_dirty = recovery.replayed;
   report.checkpoints_replayed = recovery.checkpoints;
   return report;

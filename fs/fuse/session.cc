@@ -215,6 +215,7 @@ bool Session::SyncThroughMount(uint64_t nodeid) {
 }
 
 Status Session::CollectAllDirtyPages() {
+  if (!fs_->StatFs().ok()) return OkStatus();  // Shut down: nothing is taken any more.
   const int mount = OpenMount();
   if (mount < 0) return ErrnoError(EIO, "the mount point cannot be opened");
   const int error = syncfs(mount) == 0 ? 0 : errno;

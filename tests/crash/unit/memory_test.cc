@@ -43,14 +43,20 @@ void* Allocate(size_t size, size_t alignment) {
 }  // namespace
 
 // Those of <new> that throw nothing and those for arrays come to these.
-void* operator new(size_t size) { return Allocate(size, 1); }
-void* operator new(size_t size, std::align_val_t alignment) {
+// Not inlined: gcc would see new beside free().
+#define PBFS_NOT_INLINED __attribute__((noinline))
+PBFS_NOT_INLINED void* operator new(size_t size) { return Allocate(size, 1); }
+PBFS_NOT_INLINED void* operator new(size_t size, std::align_val_t alignment) {
   return Allocate(size, static_cast<size_t>(alignment));
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+PBFS_NOT_INLINED void operator delete(void* memory) noexcept { std::free(memory); }
+PBFS_NOT_INLINED void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+PBFS_NOT_INLINED void operator delete(void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
+PBFS_NOT_INLINED void operator delete(void* memory, size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
 
 namespace pbfs {
 namespace {

@@ -42,13 +42,19 @@ void* Allocate(size_t size, size_t alignment) {
 
 }  // namespace
 
-// Those of <new> that throw nothing and those for arrays come to these.
+// Those for arrays come to these, and without a sanitizer those that throw nothing, too.
 // Not inlined: gcc would see new beside free().
 #define PBFS_NOT_INLINED __attribute__((noinline))
 PBFS_NOT_INLINED void* operator new(size_t size) { return Allocate(size, 1); }
 PBFS_NOT_INLINED void* operator new(size_t size, std::align_val_t alignment) {
   return Allocate(size, static_cast<size_t>(alignment));
 }
+PBFS_NOT_INLINED void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  return Allocate(size, 1);
+}
+PBFS_NOT_INLINED void* operator new[](size_t size) { return Allocate(size, 1); }
+PBFS_NOT_INLINED void operator delete[](void* memory) noexcept { std::free(memory); }
+PBFS_NOT_INLINED void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
 PBFS_NOT_INLINED void operator delete(void* memory) noexcept { std::free(memory); }
 PBFS_NOT_INLINED void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 PBFS_NOT_INLINED void operator delete(void* memory, std::align_val_t) noexcept {

@@ -2,6 +2,7 @@
 #include "cache/write_batch.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <numeric>
 #include <utility>
 
@@ -35,15 +36,28 @@ void WriteBatch::Start(Done done) {
   EndOne();
 }
 
-void WriteBatch::MakeRequests() {
+void WriteBatch::OrderPieces() {
   order_.resize(pieces_.size());
   std::iota(order_.begin(), order_.end(), size_t{0});
-  std::sort(order_.begin(), order_.end(),
-            [this](size_t a, size_t b) { return pieces_[a].block < pieces_[b].block; });
+  std::sort(order_.begin(), order_.end(), [this](size_t a, size_t b) {
+    return std::pair(pieces_[a].block, a) < std::pair(pieces_[b].block, b);
+  });
+  size_t kept = 0;
+  for (const size_t index : order_) {
+    if (kept > 0 && pieces_[order_[kept - 1]].block == pieces_[index].block) {
+      pieces_[index].error = EUCLEAN;
+    } else {
+      order_[kept++] = index;
+    }
+  }
+  order_.resize(kept);
+}
+
+void WriteBatch::MakeRequests() {
+  OrderPieces();
   for (size_t i = 0; i < order_.size(); ++i) {
     const Piece& piece = pieces_[order_[i]];
     Request* request = requests_.empty() ? nullptr : requests_.back().get();
-    PBFS_CHECK(i == 0 || pieces_[order_[i - 1]].block != piece.block);
     const bool extends = request != nullptr && pieces_[order_[i - 1]].block + 1 == piece.block &&
                          request->io.buffer.size_bytes() + kPageBytes <= request_bytes_max_ &&
                          request->io.buffer.segments().size() < kSegmentsMax;

@@ -44,8 +44,9 @@ class WriteBatch {
   bool empty() const { return pieces_.empty(); }
   size_t size_blocks() const { return pieces_.size(); }
 
-  // Submits. REQUIRES: no block was added twice (such writes would be unordered). With no pieces,
-  // `done` runs at once on this thread.
+  // Submits. A block that was added twice is written once, the other pieces fail with EUCLEAN: on a
+  // damaged filesystem two files may claim it, and such writes would be unordered. With nothing to
+  // write, `done` runs at once on this thread.
   void Start(Done done);
 
   // After completion: per-piece results, in order of Add().
@@ -65,6 +66,7 @@ class WriteBatch {
   };
   static void Completed(IoRequest& io, void* context, int error);
   std::unique_ptr<Request> MakeRequest(size_t first);
+  void OrderPieces();
   void MakeRequests();
   void RetryEach(Request& request);
   void EndOne();

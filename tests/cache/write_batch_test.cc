@@ -118,6 +118,17 @@ TEST_F(WriteBatchTest, ABadBlockFailsAloneWhateverItWasMergedWith) {
   EXPECT_EQ(batch.request_count(), 3u);
 }
 
+TEST_F(WriteBatchTest, ABlockAddedTwiceIsWrittenOnceAndFailsForTheOther) {
+  WriteBatch batch(device_, 1 << 20);
+  for (const uint64_t block : {6, 5, 6, 7, 6}) batch.Add(block, DataOf(block), block);
+  Run(batch);
+  std::vector<int> errors;
+  for (const auto& piece : batch.pieces()) errors.push_back(piece.error);
+  EXPECT_THAT(errors, ElementsAre(0, 0, EUCLEAN, 0, EUCLEAN));
+  EXPECT_EQ(batch.request_count(), 1u);
+  for (const uint64_t block : {5, 6, 7}) EXPECT_EQ(OnDevice(block), block);
+}
+
 TEST_F(WriteBatchTest, AMergedRequestThatFailsOnceIsWrittenAllTheSame) {
   fault_.SetDecide(
       [first = true](const IoRequest&) mutable { return std::exchange(first, false) ? EIO : 0; });

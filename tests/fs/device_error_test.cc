@@ -16,6 +16,7 @@
 #include "fs/checker.h"
 #include "io/fault_device.h"
 #include "tests/support/fs_fixture.h"
+#include "tests/support/fs_image.h"
 
 namespace pbfs {
 namespace {
@@ -411,6 +412,24 @@ TEST_F(DeviceErrorMemoryTest, RefusedMemoryEndsAMountCleanlyAndIsWaitedForLater)
     ExpectClean();
   }
   EXPECT_GT(refused_mounts, 4u);
+}
+
+// Damage that no single block shows: two blocks of a file in one place.
+TEST_F(DeviceErrorTest, ABlockThatAFileHasTwiceIsAnErrorWhenItIsWritten) {
+  const InodeNumber ino = Make("a", Bytes(kPageBytes));
+  ASSERT_TRUE(client_->Write(ino, 2 * kPageBytes, Bytes(kPageBytes)).ok());
+  ASSERT_TRUE(fs_->Unmount().ok());
+  fs_.reset();
+  ImageEditor(memory_).EditInode(ino, [](DiskInode& inode) {
+    ASSERT_EQ(inode.data_bytes, 2 * sizeof(InlineExtent));
+    auto* extents = reinterpret_cast<InlineExtent*>(inode.inline_area);
+    extents[1].value.block = extents[0].value.block;
+  });
+  Mount();
+  ASSERT_EQ(Find("a"), ino);
+  ASSERT_TRUE(client_->Write(ino, 0, Bytes(3 * kPageBytes, 'x')).ok());
+  EXPECT_EQ(ErrnoOf(client_->Fsync(ino)), EIO);
+  EXPECT_THAT(Log(), HasSubstr("Structure needs cleaning"));
 }
 
 TEST_F(DeviceErrorTest, AnUnreadableSuperblockIsAnIoError) {

@@ -160,13 +160,13 @@ bool Writeback::NeedsRound(Inode& inode) {
 }
 
 void Writeback::ReleaseThrottled() {
+  // With a log that has failed nothing is written any more: waiting would be for ever.
+  const bool failed = !log_.error().ok();
   for (;;) {
     std::function<void()> reply;
     {
       MutexLock lock(mutex_);
-      if (throttled_.empty() || OverDirtyLimit()) {
-        return;
-      }
+      if (throttled_.empty() || (!failed && OverDirtyLimit())) return;
       reply = std::move(throttled_.front());
       throttled_.pop_front();
     }

@@ -84,6 +84,10 @@ Scheduler::~Scheduler() { PBFS_CHECK(tasks_.empty()); }
 
 Scheduler* Scheduler::Current() { return t_self != nullptr ? t_self->scheduler : nullptr; }
 
+void Scheduler::NoteProgress() {
+  if (Scheduler* const self = Current()) self->progress_ns_ = self->now_ns_;
+}
+
 const Task* Scheduler::Self() { return t_self; }
 
 void Scheduler::Run(const std::function<void()>& body) {

@@ -28,7 +28,7 @@ using TaskHandle = std::shared_ptr<Task>;
 // sanitizers work as ever. Time stands still while any task can run, but for a microsecond each
 // time it is looked at; when all wait, it moves on to the first deadline.
 //
-// When no task can ever run again, or nothing is heard of Progress() for long, that is a hang: it
+// When no task can ever run again, or NoteProgress() is not called for long, that is a hang: it
 // is reported with what every task waits for, and the process aborts.
 class Scheduler {
  public:
@@ -44,7 +44,7 @@ class Scheduler {
     uint32_t switch_one_in = 20;
     // A wait with a deadline times out although others could run, at one of so many switches.
     uint32_t early_timeout_one_in = 200;
-    // A hang: so much time without Progress().
+    // A hang: so much time without NoteProgress().
     int64_t silence_max_ns = int64_t{900} * 1'000'000'000;
   };
   // Everything chosen by the seed.
@@ -61,6 +61,8 @@ class Scheduler {
 
   // Of the calling thread; nullptr: it is no task.
   static Scheduler* Current();
+  // Something was achieved: not a hang. Does nothing on a thread that is no task.
+  static void NoteProgress();
 
   // --- For tasks.
   int64_t NowNs();
@@ -68,8 +70,6 @@ class Scheduler {
   void Sleep(int64_t duration_ns);
   void Yield();
   uint64_t RandomBits() { return random_.Next(); }
-  // Something was achieved: not a hang.
-  void Progress() { progress_ns_ = now_ns_; }
   // Switches between tasks so far.
   uint64_t switches() const { return switches_; }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/simulation/scheduler.h"
 #include "fs/checker.h"
 #include "fs/rules.h"
 #include "io/recording_device.h"
@@ -73,6 +74,7 @@ std::string Check(BlockDevice& device) {
 
 std::string MountAndObserve(BlockDevice& device, std::unique_ptr<FileSystem>& filesystem,
                             Observed& observed) {
+  simulation::Scheduler::NoteProgress();
   auto mounted = FileSystem::Mount(device, Quiet());
   if (!mounted.ok()) return absl::StrCat("mount: ", mounted.status().ToString());
   filesystem = *std::move(mounted);

@@ -238,6 +238,7 @@ void Session::RunConcurrently(const std::vector<std::function<void()>>& function
 }
 
 void Session::MarkBegin(Client& client) {
+  simulation::Scheduler::NoteProgress();
   MutexLock lock(models_mutex_);
   const uint32_t op = client.model_.Begin();
   oracle_.NoteBegin(client.number(), op);

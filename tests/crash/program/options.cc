@@ -2,6 +2,7 @@
 #include "tests/crash/program/options.h"
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <thread>
 
 #include "absl/strings/numbers.h"
@@ -37,6 +38,9 @@ Status Check(CrashsimOptions& options, const std::string& cases, const std::stri
     const std::optional<Rule> found = RuleNamed(rule);
     if (!found) return ErrnoError(EINVAL, absl::StrCat("there is no rule '", rule, "'"));
     options.trial.disabled_rules = static_cast<uint32_t>(*found);
+  }
+  if (!options.keep.empty() && !std::filesystem::is_directory(options.keep)) {
+    return ErrnoError(ENOTDIR, absl::StrCat(options.keep, ": no directory to keep states in"));
   }
   if (options.what == CrashsimOptions::What::kSum && options.journal.empty()) {
     return ErrnoError(EINVAL, "--sum wants --journal FILE");

@@ -24,58 +24,21 @@ void Totals::Add(const Totals& other) {
   digest ^= other.digest;
 }
 
-void to_json(json& text, const Totals& totals) {
-  text = {{"workloads", totals.workloads},   {"states", totals.states},
-          {"recoveries", totals.recoveries}, {"writes", totals.writes},
-          {"switches", totals.switches},     {"fault_points", totals.fault_points},
-          {"violations", totals.violations}, {"digest", totals.digest}};
-}
-
-void from_json(const json& text, Totals& totals) {
-  totals.workloads = text.at("workloads");
-  totals.states = text.at("states");
-  totals.recoveries = text.at("recoveries");
-  totals.writes = text.at("writes");
-  totals.switches = text.at("switches");
-  totals.fault_points = text.at("fault_points");
-  totals.violations = text.at("violations");
-  totals.digest = text.at("digest");
-}
-
 std::vector<JournalEntry> ReadJournal(const std::string& path) {
   std::vector<JournalEntry> entries;
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
-    const json text = json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (text.is_discarded()) continue;
-    JournalEntry entry;
-    entry.family = text.at("family");
-    entry.shuffle = text.at("shuffle");
-    entry.seed = text.at("seed");
-    entry.first = text.at("first");
-    entry.last = text.at("last");
-    entry.states_max = text.at("states_max");
-    entry.fault_stride = text.at("fault_stride");
-    entry.format = text.at("format");
-    entry.note = text.at("note");
-    entry.totals = text.at("totals");
-    entries.push_back(std::move(entry));
+    try {
+      entries.push_back(json::parse(line).get<JournalEntry>());
+    } catch (const json::exception&) {
+      continue;
+    }
   }
   return entries;
 }
 
 bool AppendToJournal(const std::string& path, const JournalEntry& entry) {
-  const json text = {{"family", entry.family},
-                     {"shuffle", entry.shuffle},
-                     {"seed", entry.seed},
-                     {"first", entry.first},
-                     {"last", entry.last},
-                     {"states_max", entry.states_max},
-                     {"fault_stride", entry.fault_stride},
-                     {"format", entry.format},
-                     {"note", entry.note},
-                     {"totals", entry.totals}};
-  const std::string line = text.dump() + "\n";
+  const std::string line = json(entry).dump() + "\n";
   const int fd = open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
   if (fd < 0) return false;
   const bool written = write(fd, line.data(), line.size()) == static_cast<ssize_t>(line.size());

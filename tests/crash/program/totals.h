@@ -24,8 +24,8 @@ struct Totals {
   // Runs on a schedule of their own: each workload, and each fault point.
   uint64_t schedules() const { return workloads + fault_points; }
 };
-void to_json(nlohmann::json& json, const Totals& totals);
-void from_json(const nlohmann::json& json, Totals& totals);
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Totals, workloads, states, recoveries, writes, switches,
+                                   fault_points, violations, digest)
 
 // One line of a journal: a range of workloads of a family.
 struct JournalEntry {
@@ -41,7 +41,11 @@ struct JournalEntry {
   Totals totals;
 };
 
-// The entries of a journal; none if there is no such file. A line that is cut off is left out.
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(JournalEntry, family, shuffle, seed, first, last, states_max,
+                                   fault_stride, format, note, totals)
+
+// The entries of a journal; none if there is no such file. A line that is cut off, or no entry, is
+// left out.
 std::vector<JournalEntry> ReadJournal(const std::string& path);
 // False: it could not be written, errno says why.
 bool AppendToJournal(const std::string& path, const JournalEntry& entry);

@@ -25,7 +25,7 @@ timespec RealTimeNow() {
   if (auto* scheduler = Scheduler::Current()) return scheduler->RealTimeNow();
 #endif
   timespec now{};
-  clock_gettime(CLOCK_REALTIME, &now);
+  clock_gettime(CLOCK_REALTIME_COARSE, &now);
   return now;
 }
 

@@ -10,7 +10,7 @@ namespace pbfs {
 
 // Steady clock, nanoseconds.
 int64_t NowNs();
-// Wall clock.
+// Wall clock, as the kernel stamps inodes: never ahead of a time that it sets afterwards.
 timespec RealTimeNow();
 // The calling thread sleeps, or lets others run.
 void SleepFor(std::chrono::nanoseconds duration);

@@ -33,9 +33,10 @@ Attributes FileSystemImpl::AttributesLocked(Inode& inode) {
   if (S_ISDIR(inode.disk.mode)) {
     attributes.size_bytes = std::max<uint64_t>(inode.disk.blocks, 1) * kBlockBytes;
   }
+  MutexLock lock(inode.writeback_lock);
+  attributes.atime = inode.pending_atime.value_or(attributes.atime);
   if (!S_ISREG(inode.disk.mode)) return attributes;
   attributes.size_bytes = inode.size.load(std::memory_order_acquire);
-  MutexLock lock(inode.writeback_lock);
   attributes.blocks_512 += inode.delalloc_blocks * (kBlockBytes / 512);
   if (inode.pending_mtime) {
     attributes.mtime = *inode.pending_mtime;
@@ -79,6 +80,7 @@ StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,
       const Time time = request.atime_now ? now : *request.atime;
       disk.atime_seconds = time.seconds;
       disk.atime_nanoseconds = time.nanoseconds;
+      operation.TakeAccessTime(inode);
     }
     if (request.mtime || request.mtime_now) {
       const Time time = request.mtime_now ? now : *request.mtime;

@@ -8,6 +8,7 @@
 #include "fs/aligned_buffer.h"
 #include "fs/checker_impl.h"
 #include "fs/filesystem.h"
+#include "fs/label.h"
 #include "fs/recovery.h"
 #include "fs/tree_node.h"
 #include "fs/verify.h"
@@ -26,7 +27,9 @@ class NoNodeSpace : public NodeSpace {
 };
 
 // Equal but for where they lie.
-bool SameSuperblock(const Superblock& a, const Superblock& b) {
+// But for the label: a power cut may have kept a new one from the copies.
+bool SameSuperblock(Superblock a, const Superblock& b) {
+  std::memcpy(a.label, b.label, kLabelBytes);
   const auto* bytes_a = reinterpret_cast<const std::byte*>(&a);
   const auto* bytes_b = reinterpret_cast<const std::byte*>(&b);
   return std::memcmp(bytes_a + sizeof(BlockHeader), bytes_b + sizeof(BlockHeader),
@@ -92,11 +95,8 @@ Status Checker::Progress(const char* phase, uint64_t done, uint64_t total) const
 // ---- Fixed structures
 
 Status Checker::CheckSuperblocks() {
-  std::vector<BlockNumber> places = {0};
-  for (uint64_t ag = 1; ag < superblock_.ag_count; ag *= 3) {
-    places.push_back(AgStart(static_cast<uint32_t>(ag)));
-  }
-  places.push_back(superblock_.total_blocks - 1);
+  std::vector<BlockNumber> places = SuperblockCopies(superblock_);
+  places.insert(places.begin(), 0);
   PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kBlockBytes));
   for (const BlockNumber block : places) {
     const int error = ReadSync(device_, block * kBlockBytes, buffer.data(), kBlockBytes);

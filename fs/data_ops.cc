@@ -123,6 +123,7 @@ void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_
     end = size;
   }
   length_bytes = end - offset_bytes;
+  access_times_->Note(*inode);
   reads_in_flight_.fetch_add(1, std::memory_order_relaxed);
   auto* operation = new ReadOperation{
       *this, std::move(done), std::move(*inode), offset_bytes, length_bytes, {}, {}};
@@ -204,7 +205,7 @@ void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePa
   const size_t length = payload.data.size_bytes();
   StatusOr<InodeRef> inode = GetInode(ino);
   Status status = CheckWritable();
-  if (status.ok() && log_) status = log_->CheckWritable();
+  if (status.ok()) status = log_->CheckWritable();
   if (status.ok()) status = inode.status();
   if (status.ok()) status = CheckRegular(**inode);
   if (status.ok() && (offset_bytes > kFileBytesMax || length > kFileBytesMax - offset_bytes)) {
@@ -383,10 +384,14 @@ void FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t offset_bytes,
 // ---- Fsync, seek --------------------------------------------------------------------------------
 
 void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
-  if (log_ == nullptr) return done(CheckRunning());
+  if (!writing_) return done(CheckRunning());
   StatusOr<InodeRef> found = GetInode(ino);
   if (!found.ok()) {
     done(found.status());
+    return;
+  }
+  if (const Status status = datasync ? OkStatus() : access_times_->Store(*found); !status.ok()) {
+    done(status);
     return;
   }
   auto inode = std::make_shared<InodeRef>(std::move(*found));  // Shared with the continuation.

@@ -20,13 +20,31 @@
 
 namespace pbfs {
 
+// When reading something sets its access time (mount(8): atime options).
+struct AccessTimePolicy {
+  enum class When : uint16_t {
+    kRelative,  // When it is not newer than the last change, or a day old.
+    kAlways,
+    kNever,
+  };
+  When when = When::kRelative;
+  bool directories = true;
+  bool lazy = false;  // Stored with something else, on sync, at unmount, or after an hour.
+  friend bool operator==(const AccessTimePolicy&, const AccessTimePolicy&) = default;
+};
+
 struct MountOptions {
   size_t cache_bytes = size_t{256} << 20;
   int64_t commit_interval_ns = 5'000'000'000;
   bool read_only = false;
+  // Whoever calls refuses changes by itself while the filesystem is read-only, as the kernel does:
+  // a change that arrives means that it was remounted read-write, of which the kernel does not
+  // tell.
+  bool becomes_writable = false;
   // Mount read-only without replaying the log.
   bool no_recovery = false;
   bool discard = false;
+  AccessTimePolicy access_times = {.when = AccessTimePolicy::When::kNever};
   // Where warnings of the running filesystem go (one line each, no newline). May be empty.
   std::function<void(const std::string& line)> log;
 };
@@ -213,8 +231,20 @@ class FileSystem {
 
   // --- Whole filesystem
   virtual StatusOr<SpaceStats> StatFs() = 0;
+  // Tells the device of free space in [start, start + length) of it, in runs of at least
+  // `minimum_bytes`; returns how many bytes. EINVAL: out of range; EOPNOTSUPP: the device cannot.
+  virtual StatusOr<uint64_t> Trim(uint64_t start_bytes, uint64_t length_bytes,
+                                  uint64_t minimum_bytes) = 0;
+  virtual std::string Label() = 0;
+  // At once, on the device. EINVAL: longer than kLabelBytes.
+  virtual Status SetLabel(std::string_view label) = 0;
   // Everything accepted so far is durable.
   virtual void SyncAll(Done done) = 0;
+  // Read-only: everything is written back and the log marked clean, as by Unmount(); nothing was
+  // done if that fails. Read-write: as by Mount(); EROFS where the device, or how it was mounted,
+  // forbids it. No change may be in progress.
+  virtual Status Remount(bool read_only) = 0;
+  virtual void SetAccessTimes(const AccessTimePolicy& policy) = 0;
   // Nothing is read from the device or written to it any more when this returns. What is in
   // progress and what is called later fails with EIO; Unmount() does nothing, and the next mount
   // replays. An error: the filesystem is shut down, but not all was made durable that `mode`

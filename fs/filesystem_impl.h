@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "fs/access_times.h"
 #include "fs/directory.h"
+#include "fs/discards.h"
 #include "fs/filesystem.h"
 #include "fs/inode.h"
 #include "fs/inode_alloc.h"
@@ -31,13 +33,14 @@ class FileSystemImpl final : public FileSystem {
   // After replay. `anchor_generation` and `next_sequence` are what recovery left.
   Status Start(uint64_t anchor_generation, uint64_t next_sequence);
   MountReport& report() { return report_; }
-  void ForceReadOnly() { read_only_ = true; }
+  // For as long as it is mounted.
+  void ForceReadOnly() { read_only_ = must_be_read_only_ = true; }
 
   Status Unmount() override;
   const MountReport& mount_report() const override { return report_; }
   const Superblock& superblock() const override { return superblock_; }
   InodeNumber root() const override { return superblock_.root_inode; }
-  bool read_only() const override { return read_only_ || (log_ != nullptr && !log_->error().ok()); }
+  bool read_only() const override { return read_only_ || !log_->error().ok(); }
   PageCache& page_cache() override { return pages_; }
 
   StatusOr<std::optional<Attributes>> Lookup(InodeNumber dir, std::string_view name) override;
@@ -69,16 +72,30 @@ class FileSystemImpl final : public FileSystem {
   StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) override;
 
   StatusOr<SpaceStats> StatFs() override;
+  StatusOr<uint64_t> Trim(uint64_t start_bytes, uint64_t length_bytes,
+                          uint64_t minimum_bytes) override;
+  std::string Label() override;
+  Status SetLabel(std::string_view label) override;
   void SyncAll(Done done) override;
+  Status Remount(bool read_only) override;
+  void SetAccessTimes(const AccessTimePolicy& policy) override { access_times_->SetPolicy(policy); }
   Status Shutdown(ShutdownMode mode) override;
   std::string StatsJson() override;
 
  private:
   struct ReadOperation;
 
+  // Makes the parts that change the filesystem; StartWriting() starts them.
+  void MakeParts();
+  Status StartWriting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(remount_mutex_);
+  // Everything is written back; the log is clean, unless it had failed itself.
+  Status StopWriting();
+
+  bool DiscardsFreed() const { return options_.discard && device_.geometry().can_discard; }
+
   // EIO when the filesystem is shut down.
   Status CheckRunning() const;
-  Status CheckWritable() const;
+  Status CheckWritable();
   // The inode that an operation names.
   StatusOr<InodeRef> GetInode(InodeNumber ino);
   Attributes AttributesLocked(Inode& inode) ABSL_SHARED_LOCKS_REQUIRED(inode.lock);
@@ -133,6 +150,14 @@ class FileSystemImpl final : public FileSystem {
   const Superblock superblock_;
   MountReport report_;
   std::atomic<bool> read_only_;
+  bool must_be_read_only_ = false;
+  // Between StartWriting() and StopWriting().
+  std::atomic<bool> writing_{false};
+  Mutex remount_mutex_;
+  Mutex label_mutex_;
+  std::string label_ ABSL_GUARDED_BY(label_mutex_);
+  uint64_t anchor_generation_ = 0;
+  uint64_t next_sequence_ = 0;
   std::atomic<bool> shut_down_{false};
 
   PageCache pages_;
@@ -140,12 +165,14 @@ class FileSystemImpl final : public FileSystem {
   const MetaReader reader_;
   const NameHash hash_;
   SpaceManager space_;
+  Discards discards_;
   InodeAllocator inode_allocator_;
   InodeTable inodes_;
   std::unique_ptr<Log> log_;
   std::unique_ptr<OperationRunner> runner_;
   std::unique_ptr<Writeback> writeback_;
   std::unique_ptr<Orphans> orphans_;
+  std::unique_ptr<AccessTimes> access_times_;
   // 4 KiB of zeroes that holes read.
   PageBuf* zero_page_ = nullptr;
   // Reads that still touch this object.

@@ -88,6 +88,10 @@ struct Inode {
   // Time of the newest write that did not come from the kernel's page cache, until an operation
   // stores it (SetWriteTime) or sets a modification time itself.
   std::optional<Time> pending_mtime ABSL_GUARDED_BY(writeback_lock);
+  // Of the newest read, until an operation stores it (fs/access_times.h).
+  std::optional<Time> pending_atime ABSL_GUARDED_BY(writeback_lock);
+  // On the list of AccessTimes.
+  std::atomic<bool> access_noted{false};
   // On Writeback's list of dirty inodes, which pins it; guarded by that list's lock.
   bool on_dirty_list = false;
   std::list<InodeRef>::iterator dirty_position;

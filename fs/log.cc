@@ -38,12 +38,27 @@ Status Log::Start(uint64_t anchor_generation, uint64_t first_sequence) {
   PBFS_ASSIGN_OR_RETURN(staging_, AlignedBuffer::CreateUnique(kMetadataBatchBlocks * kBlockBytes));
   open_sequence_ = first_sequence;
   durable_sequence_ = first_sequence - 1;
+  previous_crc_ = 0;
+  {
+    MutexLock lock(mutex_);
+    sealed_.clear();
+    written_.clear();
+    head_ = durable_tail_ = sealed_tail_ = 0;
+    write_back_all_ = stopping_ = false;
+    running_ = true;
+  }
   writer_ = Thread([this] { WriterLoop(); });
   metadata_writer_ = Thread([this] { MetadataLoop(); });
   return OkStatus();
 }
 
 Status Log::Stop() {
+  {
+    MutexLock lock(mutex_);
+    running_ = false;
+  }
+  LockGate();  // The last transaction has ended when it is ours.
+  UnlockGate();
   Status result = ForceAll();
   if (result.ok()) {
     MutexLock lock(mutex_);
@@ -134,7 +149,7 @@ StatusOr<std::unique_ptr<Transaction>> Log::Begin(uint32_t blocks) {
     LockGate();
     {
       MutexLock lock(mutex_);
-      if (error_.ok() && SpaceForLocked(blocks)) {
+      if (error_.ok() && running_ && SpaceForLocked(blocks)) {
         return std::unique_ptr<Transaction>(new Transaction(*this, blocks));
       }
     }
@@ -264,7 +279,8 @@ Status Log::CheckWritable() const {
 }
 
 Status Log::CheckWritableLocked() const {
-  if (error_.ok()) return OkStatus();
+  if (error_.ok() && running_) return OkStatus();
+  if (error_.ok()) return ErrnoError(EROFS, "read-only");
   if (shut_down_) return error_;
   return ErrnoError(EROFS,
                     absl::StrCat("read-only after an error: ", std::string(error_.message())));

@@ -51,11 +51,14 @@ class Log {
       Options options);
   ~Log();
 
-  // Begins a new epoch on disk (anchor, flush) and starts the threads.
+  // Begins a new epoch on disk (anchor, flush) and starts the threads. Also after Stop().
   Status Start(uint64_t anchor_generation, uint64_t first_sequence);
   // Everything durable and written back, anchor marked clean; threads stopped. Without it, the
   // destructor stops the threads and writes nothing more.
   Status Stop();
+
+  // Of the newest anchor; when the log is stopped.
+  uint64_t anchor_generation() const { return anchor_generation_; }
 
   // Waits for log space, then for the gate. EROFS when the log has failed, the status given to
   // Shutdown() after that.
@@ -249,7 +252,8 @@ class Log {
   bool tail_wanted_ ABSL_GUARDED_BY(mutex_) = false;
   bool writeback_wanted_ ABSL_GUARDED_BY(mutex_) = false;
   bool write_back_all_ ABSL_GUARDED_BY(mutex_) = false;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool running_ ABSL_GUARDED_BY(mutex_) = false;   // Transactions may begin.
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;  // The threads end.
   Status error_ ABSL_GUARDED_BY(mutex_);
   bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
 

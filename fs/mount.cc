@@ -9,22 +9,12 @@
 #include "base/event.h"
 #include "fs/aligned_buffer.h"
 #include "fs/filesystem_impl.h"
+#include "fs/label.h"
 #include "fs/recovery.h"
 #include "fs/verify.h"
 
 namespace pbfs {
 namespace {
-
-StatusOr<Superblock> ReadSuperblock(BlockDevice& device, BlockNumber block) {
-  PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kBlockBytes));
-  const int error = ReadSync(device, block * kBlockBytes, buffer.data(), kBlockBytes);
-  if (error != 0) {
-    return ErrnoError(EIO, absl::StrCat(device.geometry().name, ": block ", block,
-                                        ": reading the superblock: ", std::strerror(error)));
-  }
-  PBFS_RETURN_IF_ERROR(VerifySuperblock(buffer.data(), block));
-  return *buffer.as<Superblock>();
-}
 
 Status CheckFeatures(const std::string& name, const Superblock& superblock) {
   const uint64_t unknown = superblock.feature_incompat & ~kIncompatKnown;
@@ -97,7 +87,6 @@ StatusOr<std::unique_ptr<FileSystem>> FileSystem::Mount(BlockDevice& device,
   ProbeResult probe;
   PBFS_ASSIGN_OR_RETURN(probe, Probe(device));
   const std::string& name = device.geometry().name;
-  const bool read_only = options.read_only || probe.must_be_read_only || options.no_recovery;
   LogAnchor anchor;
   PBFS_ASSIGN_OR_RETURN(anchor, ReadLogAnchor(device, probe.superblock));
   RecoveryResult recovery;
@@ -121,7 +110,7 @@ StatusOr<std::unique_ptr<FileSystem>> FileSystem::Mount(BlockDevice& device,
     return ErrnoError(
         ENOMEM, absl::StrCat(name, ": no memory for a cache of ", options.cache_bytes, " bytes"));
   }
-  if (read_only || device.geometry().read_only) filesystem->ForceReadOnly();
+  if (probe.must_be_read_only || device.geometry().read_only) filesystem->ForceReadOnly();
   MountReport& report = filesystem->report();
   report.warnings = probe.warnings;
   report.replayed = recovery.replayed;
@@ -138,11 +127,14 @@ FileSystemImpl::FileSystemImpl(BlockDevice& device, const MountOptions& options,
       options_(WithQuietEnd(options)),
       superblock_(superblock),
       read_only_(options.read_only || options.no_recovery),
+      must_be_read_only_(options.no_recovery),
+      label_(LabelOf(superblock)),
       pages_(options.cache_bytes),
       cache_(pages_, device_),
       reader_{cache_, superblock_, options_.log ? &options_.log : nullptr},
       hash_(superblock_),
       space_(reader_),
+      discards_(device_, space_),
       inode_allocator_(reader_, space_),
       inodes_(reader_, pages_, std::clamp<size_t>(options.cache_bytes >> 15, 1024, 16384)) {}
 
@@ -151,21 +143,17 @@ FileSystemImpl::~FileSystemImpl() {
   while (reads_in_flight_.load(std::memory_order_acquire) != 0) {
     SleepFor(std::chrono::microseconds(50));
   }
+  if (access_times_) access_times_->Stop();
   if (orphans_) orphans_->Stop();
   if (writeback_) writeback_->Stop();
+  access_times_.reset();
   orphans_.reset();
   writeback_.reset();
   log_.reset();
   if (zero_page_ != nullptr) pages_.Unpin(*zero_page_);
 }
 
-Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence) {
-  zero_page_ = pages_.Allocate();
-  std::memset(zero_page_->data, 0, kPageBytes);
-  PBFS_RETURN_IF_ERROR(space_.Load());
-  PBFS_RETURN_IF_ERROR(inode_allocator_.Load());
-  if (read_only_) return inodes_.Get(root()).status();
-
+void FileSystemImpl::MakeParts() {
   const size_t frames = pages_.frames_total();
   Log::Options log_options;
   // Data waits for writeback, then its metadata for a commit; the rest is for the I/O and the
@@ -174,7 +162,7 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
   log_options.dirty_blocks_max = std::max<size_t>(frames * 2 / 5, 2 * kTransactionBlocksMax);
   log_options.log = options_.log;
   log_options.release_freed = [this](const std::vector<Transaction::Freed>& freed) {
-    space_.ReleaseFreed(freed);
+    discards_.Add(freed);
   };
   log_ = std::make_unique<Log>(device_, superblock_, cache_, pages_, log_options);
   runner_ = std::make_unique<OperationRunner>(reader_, space_, *log_, [this] { MakeRoom(); });
@@ -187,6 +175,19 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
                                            writeback_options);
   orphans_ = std::make_unique<Orphans>(reader_, space_, inode_allocator_, inodes_, *writeback_,
                                        *runner_, options_.log);
+  AccessTimes::Options access_options;
+  access_options.policy = options_.access_times;
+  access_options.delay_ns = options_.commit_interval_ns * 2 / 5;
+  access_options.log = options_.log;
+  access_times_ = std::make_unique<AccessTimes>(*runner_, access_options);
+}
+
+Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence) {
+  zero_page_ = pages_.Allocate();
+  std::memset(zero_page_->data, 0, kPageBytes);
+  PBFS_RETURN_IF_ERROR(space_.Load());
+  PBFS_RETURN_IF_ERROR(inode_allocator_.Load());
+  MakeParts();
   pages_.SetPressureHandler(
       [](void* context) {
         auto* self = static_cast<FileSystemImpl*>(context);
@@ -194,23 +195,63 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
         self->log_->RequestWriteback();
       },
       this);
-  PBFS_RETURN_IF_ERROR(log_->Start(anchor_generation, next_sequence));
-  writeback_->Start();
-  PBFS_ASSIGN_OR_RETURN(report_.orphans, orphans_->Recover());
-  orphans_->Start();
+  MutexLock lock(remount_mutex_);
+  anchor_generation_ = anchor_generation;
+  next_sequence_ = next_sequence;
+  if (!read_only_) PBFS_RETURN_IF_ERROR(StartWriting());
   return inodes_.Get(root()).status();
 }
 
-Status FileSystemImpl::Unmount() {
-  if (log_ == nullptr || shut_down_) return OkStatus();
-  orphans_->ForgetReferences();
+Status FileSystemImpl::StartWriting() {
+  PBFS_RETURN_IF_ERROR(log_->Start(anchor_generation_, next_sequence_));
+  if (DiscardsFreed()) discards_.Start();
+  writeback_->Start();
+  writing_ = true;
+  PBFS_ASSIGN_OR_RETURN(report_.orphans, orphans_->Recover());
+  orphans_->Start();
+  access_times_->Start();
+  return OkStatus();
+}
+
+Status FileSystemImpl::StopWriting() {
   orphans_->Drain();
+  (void)access_times_->StoreAll();
+  access_times_->Stop();
   if (log_->error().ok()) writeback_->RetryErrors();
   Status status = writeback_->FlushAll();
   orphans_->Stop();
   writeback_->Stop();
   const Status stopped = log_->Stop();
+  discards_.Stop();
+  writing_ = false;
+  anchor_generation_ = log_->anchor_generation();
+  next_sequence_ = log_->open_sequence();
   return stopped.ok() ? status : stopped;
+}
+
+Status FileSystemImpl::Unmount() {
+  MutexLock lock(remount_mutex_);
+  if (!writing_ || shut_down_) return OkStatus();
+  orphans_->ForgetReferences();
+  return StopWriting();
+}
+
+Status FileSystemImpl::Remount(bool read_only) {
+  LongMutexLock lock(remount_mutex_);
+  PBFS_RETURN_IF_ERROR(CheckRunning());
+  if (read_only == read_only_) return OkStatus();
+  PBFS_RETURN_IF_ERROR(log_->error());
+  if (!read_only) {
+    if (must_be_read_only_) return ErrnoError(EROFS, "it can only be mounted read-only");
+    PBFS_RETURN_IF_ERROR(StartWriting());
+    read_only_ = false;
+    return OkStatus();
+  }
+  read_only_ = true;
+  Status status = writeback_->FlushAll();
+  if (status.ok()) return StopWriting();
+  read_only_ = false;
+  return status;
 }
 
 void FileSystemImpl::MakeRoom() {
@@ -236,10 +277,11 @@ StatusOr<InodeRef> FileSystemImpl::GetInode(InodeNumber ino) {
   return inodes_.Get(ino);
 }
 
-Status FileSystemImpl::CheckWritable() const {
+Status FileSystemImpl::CheckWritable() {
   PBFS_RETURN_IF_ERROR(CheckRunning());
-  if (read_only_) return ErrnoError(EROFS, "mounted read-only");
-  return OkStatus();
+  if (!read_only_) return OkStatus();
+  if (!options_.becomes_writable) return ErrnoError(EROFS, "mounted read-only");
+  return Remount(/*read_only=*/false);
 }
 
 Status FileSystemImpl::Run(const OperationRunner::Needs& needs, const OperationRunner::Body& body) {
@@ -264,8 +306,30 @@ SpaceStats FileSystemImpl::Space() {
   return stats;
 }
 
+StatusOr<uint64_t> FileSystemImpl::Trim(uint64_t start_bytes, uint64_t length_bytes,
+                                        uint64_t minimum_bytes) {
+  PBFS_RETURN_IF_ERROR(CheckRunning());
+  if (read_only()) return ErrnoError(EROFS, "mounted read-only");
+  return discards_.Trim(start_bytes, length_bytes, minimum_bytes);
+}
+
+std::string FileSystemImpl::Label() {
+  MutexLock lock(label_mutex_);
+  return label_;
+}
+
+Status FileSystemImpl::SetLabel(std::string_view label) {
+  PBFS_RETURN_IF_ERROR(CheckRunning());
+  if (read_only()) return ErrnoError(EROFS, "mounted read-only");
+  LongMutexLock lock(label_mutex_);
+  PBFS_RETURN_IF_ERROR(WriteLabel(device_, superblock_, label));
+  label_ = std::string(label);
+  return OkStatus();
+}
+
 void FileSystemImpl::SyncAll(Done done) {
-  if (log_ == nullptr) return done(CheckRunning());
+  if (!writing_) return done(CheckRunning());
+  (void)access_times_->StoreAll();  // An error of the log is met below.
   // One file that cannot be written leaves the others their due: the error comes at the end.
   writeback_->FlushAllAsync([this, done = std::move(done)](const Status& written) {
     // In-place overwrites need a flush even when no checkpoint is due.
@@ -287,18 +351,18 @@ Status FileSystemImpl::Shutdown(ShutdownMode mode) {
       synced.Set();
     });
     synced.Wait();
-  } else if (!shut_down_ && mode == ShutdownMode::kLogFlush && log_ != nullptr) {
+  } else if (!shut_down_ && mode == ShutdownMode::kLogFlush && writing_) {
     status = log_->ForceAll();
   }
   if (!shut_down_.exchange(true) && log_line_) {
     log_line_(absl::StrCat("shut down (", NameOf(mode), "): nothing more is written"));
   }
   // First those who wait for the log: what they wait for may become durable, but they are not told.
-  if (log_ != nullptr) log_->Shutdown(CheckRunning());
+  log_->Shutdown(CheckRunning());
   device_.Shutdown();
   // Then those who wait for frames, or for less dirty data: what is dirty fails at once and stays.
   pages_.LiftDataLimit();
-  if (writeback_ != nullptr) writeback_->Kick();
+  writeback_->Kick();
   return status;
 }
 
@@ -306,8 +370,7 @@ std::string FileSystemImpl::StatsJson() {
   const PageCache::Stats pages = pages_.stats();
   const BlockCache::Stats blocks = cache_.stats();
   const SpaceStats space = Space();
-  Log::Stats log;
-  if (log_ != nullptr) log = log_->stats();
+  const Log::Stats log = log_->stats();
   return absl::StrCat(
       "{\"cache\":{\"frames\":", pages.frames_total, ",\"free\":", pages.frames_free,
       ",\"evictions\":", pages.evictions, ",\"allocation_waits\":", pages.allocation_waits,

@@ -91,7 +91,7 @@ StatusOr<std::optional<Attributes>> FileSystemImpl::Reference(InodeNumber ino) {
 }
 
 void FileSystemImpl::Forget(InodeNumber ino, uint64_t count) {
-  if (inodes_.RemoveReferences(ino, count) && orphans_) orphans_->Unreferenced(ino);
+  if (inodes_.RemoveReferences(ino, count)) orphans_->Unreferenced(ino);
 }
 
 Status FileSystemImpl::FillNewInode(Operation& operation, const InodeRef& child,
@@ -370,6 +370,7 @@ Status FileSystemImpl::Rename(InodeNumber dir, std::string_view name, InodeNumbe
 StatusOr<std::string> FileSystemImpl::ReadLink(InodeNumber ino) {
   InodeRef inode;
   PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
+  access_times_->Note(inode);
   ReaderLock lock(inode->lock);
   if (!S_ISLNK(inode->disk.mode)) return ErrnoError(EINVAL, "not a symbolic link");
   return ReadSymlink(reader_, space_, inode->disk);
@@ -385,6 +386,7 @@ Status FileSystemImpl::ReadDir(InodeNumber dir, uint64_t after,
     PBFS_RETURN_IF_ERROR(CheckDirectory(inode->disk));
     parent = inode->disk.parent;
   }
+  access_times_->Note(inode);
   if (after < kCookieDot && !visit({dir, kCookieDot, DT_DIR, "."})) return OkStatus();
   if (after < kCookieDotDot && !visit({parent, kCookieDotDot, DT_DIR, ".."})) return OkStatus();
   uint64_t at = std::max(after, kCookieDotDot);

@@ -32,19 +32,28 @@ void SetWriteTime(DiskInode& disk, Time written) {
   if (changed > written) SetTimes(disk, changed, /*modified=*/false);
 }
 
-std::optional<Time> Operation::TakeWriteTime(const InodeRef& inode) {
+std::optional<Time> Operation::TakeTime(const InodeRef& inode,
+                                        std::optional<Time> Inode::*pending) {
   std::optional<Time> time;
   {
     MutexLock lock(inode->writeback_lock);
-    time = std::exchange(inode->pending_mtime, std::nullopt);
+    time = std::exchange((*inode).*pending, std::nullopt);
   }
   if (time) {
-    transaction_.OnAbort([&undone = *inode, time] {
+    transaction_.OnAbort([&undone = *inode, pending, time] {
       MutexLock lock(undone.writeback_lock);
-      if (!undone.pending_mtime) undone.pending_mtime = time;
+      if (!(undone.*pending)) undone.*pending = time;
     });
   }
   return time;
+}
+
+std::optional<Time> Operation::TakeWriteTime(const InodeRef& inode) {
+  return TakeTime(inode, &Inode::pending_mtime);
+}
+
+std::optional<Time> Operation::TakeAccessTime(const InodeRef& inode) {
+  return TakeTime(inode, &Inode::pending_atime);
 }
 
 DiskInode& Operation::Touch(const InodeRef& inode, bool modified) {
@@ -58,6 +67,10 @@ Status Operation::StoreAll() {
     Inode& inode = *edited.inode;
     inode.lock.AssertHeld();
     if (inode.disk.mode == 0) continue;  // Freed in this operation: its slot is clear already.
+    if (const auto accessed = TakeAccessTime(edited.inode)) {
+      inode.disk.atime_seconds = accessed->seconds;
+      inode.disk.atime_nanoseconds = accessed->nanoseconds;
+    }
     PBFS_RETURN_IF_ERROR(StoreInode(transaction_, reader_, inode));
   }
   return OkStatus();

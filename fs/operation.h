@@ -37,6 +37,8 @@ class Operation {
   // The write time that the inode still has to store: it is the operation's now, to store or to
   // drop. An abort gives it back. After Edit().
   std::optional<Time> TakeWriteTime(const InodeRef& inode);
+  // The same for the access time. Without it, StoreAll() stores it with the inode.
+  std::optional<Time> TakeAccessTime(const InodeRef& inode);
 
   // fdatasync need not wait for this change (times only).
   void SetTimesOnly() { times_only_ = true; }
@@ -53,6 +55,8 @@ class Operation {
     InodeRef inode;
     DiskInode before;
   };
+  std::optional<Time> TakeTime(const InodeRef& inode, std::optional<Time> Inode::*pending);
+
   const MetaReader& reader_;
   Transaction& transaction_;
   std::vector<Edited> edited_;

@@ -30,6 +30,10 @@ Orphans::Orphans(const MetaReader& reader, SpaceManager& space, InodeAllocator& 
 Orphans::~Orphans() { Stop(); }
 
 void Orphans::Start() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = false;
+  }
   thread_ = Thread([this] { Loop(); });
 }
 
@@ -141,6 +145,7 @@ Status Orphans::FreeInode(InodeNumber ino) {
   {
     MutexLock lock(inode->writeback_lock);
     inode->pending_mtime.reset();
+    inode->pending_atime.reset();
   }
   writeback_.EndExclusive(inode);
   Status status;

@@ -162,7 +162,20 @@ BlockRun SpaceManager::FindRun(const Group& group, uint32_t from, uint32_t to, u
   return best;
 }
 
+// Waits while blocks that are free already are out of use for a moment.
 StatusOr<BlockRun> SpaceManager::ClaimLocked(BlockNumber goal, uint32_t wanted, bool metadata) {
+  for (;;) {
+    StatusOr<BlockRun> run = FindAndClaimLocked(goal, wanted, metadata);
+    if (run.ok() || (ErrnoOf(run.status()) != ENOSPC && ErrnoOf(run.status()) != EAGAIN))
+      return run;
+    if (held_blocks_ == 0 && !releasing_) return run;
+    AnnounceBlocking();
+    more_free_.Wait(mutex_);
+  }
+}
+
+StatusOr<BlockRun> SpaceManager::FindAndClaimLocked(BlockNumber goal, uint32_t wanted,
+                                                    bool metadata) {
   const uint32_t first_ag = goal != 0 ? AgOf(goal) : (metadata ? metadata_ag_ : data_ag_);
   for (uint32_t i = 0; i < ag_count_; ++i) {
     const uint32_t ag = (first_ag + i) % ag_count_;
@@ -221,6 +234,50 @@ void SpaceManager::ReleaseFreed(const std::vector<Transaction::Freed>& freed) {
     busy_blocks_.fetch_sub(run.length, std::memory_order_relaxed);
     UnclaimLocked({run.block, run.length});
   }
+  more_free_.SignalAll();
+}
+
+// ---- Discards -----------------------------------------------------------------------------------
+
+void SpaceManager::SetReleasing(bool releasing) {
+  LongMutexLock lock(mutex_);
+  releasing_ = releasing;
+  more_free_.SignalAll();
+}
+
+StatusOr<std::optional<BlockRun>> SpaceManager::Hold(uint32_t ag, BlockNumber start,
+                                                     BlockNumber end, uint32_t minimum,
+                                                     uint32_t maximum) {
+  LongMutexLock lock(mutex_);
+  PBFS_RETURN_IF_ERROR(LoadGroupLocked(ag));
+  Group& group = groups_[ag];
+  auto at = static_cast<uint32_t>(start - AgStart(ag));
+  const auto to = static_cast<uint32_t>(end - AgStart(ag));
+  while (at < to) {
+    const uint32_t first = NextBit(group.words.get(), at, to, false);
+    const uint32_t last = NextBit(group.words.get(), first, to, true);
+    at = last;
+    if (last - first < minimum || first == to) continue;
+    const BlockRun run = {AgStart(ag) + first, std::min(last - first, std::max(minimum, maximum))};
+    SetBits(group.words.get(), first, run.length, true);
+    group.free_blocks -= run.length;
+    held_blocks_ += run.length;
+    return run;
+  }
+  return std::nullopt;
+}
+
+void SpaceManager::Unhold(const BlockRun& run) {
+  LongMutexLock lock(mutex_);
+  UnclaimLocked(run);
+  held_blocks_ -= run.length;
+  more_free_.SignalAll();
+}
+
+void SpaceManager::UnloadIfUnused(uint32_t ag) {
+  LongMutexLock lock(mutex_);
+  Group& group = groups_[ag];
+  if (!table_[ag].initialized && group.free_blocks == table_[ag].free_blocks) group.words.reset();
 }
 
 // ---- On disk ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -82,7 +83,22 @@ class SpaceManager : public NodeSpace {
 
   // The freeing transactions are durable.
   void ReleaseFreed(const std::vector<Transaction::Freed>& freed) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Blocks that durable transactions freed are on their way to ReleaseFreed(): who finds no free
+  // block waits for them.
+  void SetReleasing(bool releasing) ABSL_LOCKS_EXCLUDED(mutex_);
   bool HasBusy() const { return busy_blocks_.load(std::memory_order_relaxed) > 0; }
+
+  // --- Discards (fs/discards.h)
+
+  // Takes the first run of `minimum` to `maximum` free blocks of the group in [start, end) out of
+  // use. Who finds no other free block waits until it is back. nullopt: there is none.
+  StatusOr<std::optional<BlockRun>> Hold(uint32_t ag, BlockNumber start, BlockNumber end,
+                                         uint32_t minimum, uint32_t maximum)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void Unhold(const BlockRun& run) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Gives the memory of a group back that nobody has used yet.
+  void UnloadIfUnused(uint32_t ag) ABSL_LOCKS_EXCLUDED(mutex_);
+  uint64_t total_blocks() const { return superblock_.total_blocks; }
 
   // --- Group table (gate held)
   uint32_t ag_count() const { return ag_count_; }
@@ -114,6 +130,8 @@ class SpaceManager : public NodeSpace {
   static void SetBits(uint64_t* words, uint32_t start, uint32_t length, bool value);
   StatusOr<BlockRun> ClaimLocked(BlockNumber goal, uint32_t wanted, bool metadata)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  StatusOr<BlockRun> FindAndClaimLocked(BlockNumber goal, uint32_t wanted, bool metadata)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Status ChangeBits(Transaction& transaction, const BlockRun& run, bool used);
   void UnclaimLocked(const BlockRun& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -127,6 +145,9 @@ class SpaceManager : public NodeSpace {
   uint64_t allocated_in_transaction_ = 0;  // Gate.
 
   mutable Mutex mutex_;
+  CondVar more_free_;  // Held blocks, or some of those being released.
+  bool releasing_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t held_blocks_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Group> groups_ ABSL_GUARDED_BY(mutex_);
   std::vector<AtMount> table_ ABSL_GUARDED_BY(mutex_);
   uint32_t data_ag_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -45,6 +45,10 @@ Writeback::Writeback(BlockDevice& device, const MetaReader& reader, PageCache& p
 Writeback::~Writeback() { Stop(); }
 
 void Writeback::Start() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = worker_stopping_ = false;
+  }
   flusher_ = Thread([this] { FlusherLoop(); });
   extent_worker_ = Thread([this] { ExtentLoop(); });
 }
@@ -69,6 +73,7 @@ void Writeback::Stop() {
   if (extent_worker_.joinable()) extent_worker_.join();
   std::list<InodeRef> dirty;
   MutexLock lock(mutex_);
+  for (const InodeRef& inode : dirty_) inode->on_dirty_list = false;
   dirty.swap(dirty_);
 }
 

@@ -49,6 +49,7 @@ class Writeback {
   Writeback(BlockDevice& device, const MetaReader& reader, PageCache& pages, SpaceManager& space,
             Log& log, OperationRunner& runner, Options options);
   ~Writeback();
+  // Also after Stop().
   void Start();
   // Stops the threads. Rounds in flight are completed; nothing new is started.
   void Stop();

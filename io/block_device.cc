@@ -202,6 +202,14 @@ int WriteSync(BlockDevice& device, uint64_t offset_bytes, const void* memory, si
   return RunSync(device, request);
 }
 
+int DiscardSync(BlockDevice& device, uint64_t offset_bytes, uint64_t length_bytes) {
+  IoRequest request;
+  request.op = IoOp::kDiscard;
+  request.offset_bytes = offset_bytes;
+  request.length_bytes = length_bytes;
+  return RunSync(device, request);
+}
+
 int FlushSync(BlockDevice& device) {
   IoRequest request;
   request.op = IoOp::kFlush;

@@ -60,6 +60,7 @@ int RunSync(BlockDevice& device, std::span<IoRequest* const> requests);
 int ReadSync(BlockDevice& device, uint64_t offset_bytes, void* memory, size_t length_bytes);
 int WriteSync(BlockDevice& device, uint64_t offset_bytes, const void* memory, size_t length_bytes,
               bool fua = false);
+int DiscardSync(BlockDevice& device, uint64_t offset_bytes, uint64_t length_bytes);
 int FlushSync(BlockDevice& device);
 
 }  // namespace pbfs

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ioctls. One is known: XFS's, by which a filesystem is shut down as if its device had gone.
+// Ioctls: those of Linux filesystems that make sense here, XFS's by which a filesystem is shut down
+// as if its device had gone, and our own.
+#include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 
 #include <cerrno>
+#include <cstring>
 
+#include "fs/fuse/control.h"
 #include "fs/fuse/handlers.h"
 
 namespace pbfs::fuse {
@@ -37,11 +41,7 @@ StatusOr<ShutdownMode> ShutdownModeOf(fuse_req_t request, void* argument) {
   return ErrnoError(EINVAL, "unknown mode");
 }
 
-}  // namespace
-
-void HandleIoctl(fuse_req_t request, fuse_ino_t, unsigned command, void* argument, fuse_file_info*,
-                 unsigned, const void*, size_t, size_t) {
-  if (command != kGoingDown) return ReplyStatus(request, ErrnoError(ENOTTY, ""));
+void HandleGoingDown(fuse_req_t request, void* argument) {
   const StatusOr<ShutdownMode> mode = ShutdownModeOf(request, argument);
   if (!mode.ok()) return ReplyStatus(request, mode.status());
   Session& session = SessionOf(request);
@@ -55,6 +55,82 @@ void HandleIoctl(fuse_req_t request, fuse_ino_t, unsigned command, void* argumen
   session.helper().Queue([&session, shut_down, token = session.NewToken()] {
     shut_down(session.CollectAllDirtyPages());
   });
+}
+
+// An ioctl whose argument is a T that the kernel has copied, for root only. False: answered.
+template <typename T>
+bool TakeArgument(fuse_req_t request, const void* in, size_t in_size, T& value) {
+  if (fuse_req_ctx(request)->uid != 0) {
+    ReplyStatus(request, ErrnoError(EPERM, "only root may"));
+    return false;
+  }
+  if (in_size < sizeof(T)) {
+    ReplyStatus(request, ErrnoError(EINVAL, "the argument is too short"));
+    return false;
+  }
+  std::memcpy(&value, in, sizeof(T));
+  return true;
+}
+
+void ReplyIoctl(fuse_req_t request, const Status& status) {
+  if (!status.ok()) return ReplyStatus(request, status);
+  fuse_reply_ioctl(request, 0, nullptr, 0);
+}
+
+void HandleRemount(fuse_req_t request, const void* in, size_t in_size) {
+  Session& session = SessionOf(request);
+  uint64_t flags = 0;
+  if (!TakeArgument(request, in, in_size, flags)) return;
+  if (!session.options().remount) return ReplyStatus(request, ErrnoError(ENOTTY, ""));
+  session.helper().Queue([&session, request, flags, token = session.NewToken()] {
+    ReplyIoctl(request, session.options().remount(flags));
+  });
+}
+
+void HandleTrim(fuse_req_t request, const void* in, size_t in_size) {
+  Session& session = SessionOf(request);
+  fstrim_range range = {};
+  if (!TakeArgument(request, in, in_size, range)) return;
+  session.helper().Queue([&session, request, range, token = session.NewToken()] {
+    const auto trimmed = session.fs().Trim(range.start, range.len, range.minlen);
+    if (!trimmed.ok()) return ReplyStatus(request, trimmed.status());
+    fstrim_range result = range;
+    result.len = *trimmed;
+    fuse_reply_ioctl(request, 0, &result, sizeof(result));
+  });
+}
+
+void HandleGetLabel(fuse_req_t request) {
+  const std::string label = SessionOf(request).fs().Label();
+  char result[FSLABEL_MAX] = {};
+  std::memcpy(result, label.data(), std::min(label.size(), sizeof(result) - 1));
+  fuse_reply_ioctl(request, 0, result, sizeof(result));
+}
+
+void HandleSetLabel(fuse_req_t request, const void* in, size_t in_size) {
+  char label[FSLABEL_MAX] = {};
+  if (!TakeArgument(request, in, in_size, label)) return;
+  ReplyIoctl(request, SessionOf(request).fs().SetLabel({label, strnlen(label, sizeof(label))}));
+}
+
+}  // namespace
+
+void HandleIoctl(fuse_req_t request, fuse_ino_t, unsigned command, void* argument, fuse_file_info*,
+                 unsigned, const void* in, size_t in_size, size_t) {
+  switch (command) {
+    case kGoingDown:
+      return HandleGoingDown(request, argument);
+    case kIoctlRemount:
+      return HandleRemount(request, in, in_size);
+    case static_cast<unsigned>(FITRIM):
+      return HandleTrim(request, in, in_size);
+    case static_cast<unsigned>(FS_IOC_GETFSLABEL):
+      return HandleGetLabel(request);
+    case static_cast<unsigned>(FS_IOC_SETFSLABEL):
+      return HandleSetLabel(request, in, in_size);
+    default:
+      return ReplyStatus(request, ErrnoError(ENOTTY, ""));
+  }
 }
 
 }  // namespace pbfs::fuse

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,8 @@ struct SessionOptions {
   // Changes of names (dirsync), and of attributes too (sync), are durable when they are answered.
   bool sync_names = false;
   bool sync_attributes = false;
+  // Called when the mount's flags (MS_*) have changed; may wait for the kernel. Empty: EOPNOTSUPP.
+  std::function<Status(unsigned long flags)> remount;
   WorkerPool::Options workers = {};
 };
 

@@ -62,7 +62,7 @@ umount.pbfs "$mnt"
 new_image && crash "$image" && patch ro_compat=0x8000
 check "unknown ro_compat feature and a dirty log" refused "the log is dirty" pbfs "$image" "$mnt"
 patch ro_compat=0
-check "the log is still there" accepted replayed pbfs "$image" "$mnt"
+check "the log is still there" accepted replayed pbfs -v "$image" "$mnt"
 check "with what was synced" equal "$(cat "$mnt/file")" synced
 umount.pbfs "$mnt"
 
@@ -86,7 +86,7 @@ if loop=$(losetup -f --show "$image"); then
   refuse "read-only" touch "$mnt/new"
   umount -i "$mnt"
   blockdev --setrw "$loop"
-  check "writable again, it is replayed" accepted replayed pbfs "$loop" "$mnt"
+  check "writable again, it is replayed" accepted replayed pbfs -v "$loop" "$mnt"
   check "and nothing is lost" equal "$(cat "$mnt/file")" synced
   umount -i "$mnt"
   losetup -d "$loop"

@@ -12,7 +12,7 @@ make_loop 256M || skip "no loop device"
 log=$work/messages
 modes=(default logflush nologflush)
 
-begin() { : >"$log"; pbfs -o "log=$log,$1" "$loop" "$mnt" && cp "$work/output" "$work/said"; }
+begin() { : >"$log"; pbfs -v -o "log=$log,$1" "$loop" "$mnt" && cp "$work/output" "$work/said"; }
 end() { umount -i "$mnt" && waits 20 no_server "$loop"; }
 eio() { says "Input/output error" "$@"; }
 # The ioctl with any number, as a program makes it. going_down NUMBER [PROGRAM...]

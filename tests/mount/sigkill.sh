@@ -21,7 +21,7 @@ for ((round = 1; round <= rounds; ++round)); do
   kill -9 "$(server "$loop")"
   # Each client stops at an error, or at SIGBUS in a mapped file.
   for client in "${clients[@]}"; do wait "$client"; done 2>/dev/null
-  check "round $round: mounts over the dead mount" pbfs -o "$(options)" "$loop" "$mnt"
+  check "round $round: mounts over the dead mount" pbfs -v -o "$(options)" "$loop" "$mnt"
   cp "$work/output" "$work/said"
   grep -qE 'replayed [1-9][0-9]* checkpoints' "$work/said" && replayed=$((replayed + 1))
   say "$(grep replayed "$work/said" || echo 'nothing to replay')"

@@ -20,6 +20,7 @@ constexpr char kUsage[] =
     "mounted.\n"
     "\n"
     "  -f           stay in the foreground\n"
+    "  -v           say what was found and done\n"
     "  -o OPTION,...  mount options:\n"
     "      ro, norecovery       read-only; without replaying the log\n"
     "      cache=SIZE           memory for cached data and metadata (256M)\n"
@@ -88,8 +89,10 @@ StatusOr<std::optional<CommandLine>> ParseCommandLine(int argc, char** argv) {
       case 't':
         type = optarg;
         break;
-      case 'n':
       case 'v':
+        command.verbose = true;
+        break;
+      case 'n':
       case 'w':
       case 'N':
         break;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/pbfs/logger.h"
 
-#include <syslog.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -36,22 +35,25 @@ void Logger::SetUuid(const std::string& uuid) {
 }
 
 void Logger::GoToBackground() {
-  openlog("pbfs", LOG_PID, LOG_DAEMON);
   MutexLock lock(mutex_);
   background_ = true;
 }
 
-void Logger::Write(const std::string& line) {
+void Logger::Write(const std::string& line) { WriteAt(LOG_WARNING, line); }
+
+void Logger::Note(const std::string& line) { WriteAt(verbose_ ? LOG_WARNING : LOG_INFO, line); }
+
+void Logger::WriteAt(int level, const std::string& line) {
   MutexLock lock(mutex_);
   if (!MayWriteLocked()) {
     ++suppressed_;
     return;
   }
   if (suppressed_ > 0) {
-    WriteLocked(absl::StrCat(suppressed_, " messages suppressed"));
+    WriteLocked(LOG_WARNING, absl::StrCat(suppressed_, " messages suppressed"));
     suppressed_ = 0;
   }
-  WriteLocked(line);
+  WriteLocked(level, line);
 }
 
 bool Logger::MayWriteLocked() {
@@ -65,7 +67,7 @@ bool Logger::MayWriteLocked() {
   return true;
 }
 
-void Logger::WriteLocked(const std::string& line) {
+void Logger::WriteLocked(int level, const std::string& line) {
   const std::string short_text = absl::StrCat(Printable(name_), ": ", Printable(line));
   const std::string text =
       uuid_.empty() ? short_text
@@ -78,8 +80,8 @@ void Logger::WriteLocked(const std::string& line) {
     strftime(stamp, sizeof(stamp), "%F %T", &parts);
     fprintf(file_, "%s pbfs[%d]: %s\n", stamp, getpid(), text.c_str());
   }
-  if (background_) {
-    syslog(LOG_WARNING, "%s", text.c_str());
+  if (background_ || level == LOG_INFO) {
+    syslog(level, "%s", text.c_str());
   } else {
     fprintf(stderr, "pbfs: %s\n", short_text.c_str());
   }

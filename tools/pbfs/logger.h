@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <syslog.h>
+
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -11,11 +13,16 @@
 
 namespace pbfs {
 
-// Where a mount's messages go: stderr while somebody is there to read it, afterwards syslog, and
-// the file of -o log= in any case. At most kBurstMax lines, refilled slowly. Thread-safe.
+// Where a mount's messages go: warnings to stderr while somebody is there to read it, afterwards to
+// syslog; notes to syslog, and when that is wanted to stderr too; both to the file of -o log= in
+// any case. At most kBurstMax lines, refilled slowly. Thread-safe.
 class Logger {
  public:
-  explicit Logger(std::string device) : name_(std::move(device)) {}
+  // `verbose`: notes are treated as warnings.
+  explicit Logger(std::string device, bool verbose = false)
+      : verbose_(verbose), name_(std::move(device)) {
+    openlog("pbfs", LOG_PID, LOG_DAEMON);
+  }
   ~Logger();
   Logger(const Logger&) = delete;
   Logger& operator=(const Logger&) = delete;
@@ -25,6 +32,8 @@ class Logger {
   void SetUuid(const std::string& uuid) ABSL_LOCKS_EXCLUDED(mutex_);
   void GoToBackground() ABSL_LOCKS_EXCLUDED(mutex_);
   void Write(const std::string& line) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Something that is as it should be. mount(8) is silent about such things.
+  void Note(const std::string& line) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -32,8 +41,10 @@ class Logger {
   static constexpr std::chrono::milliseconds kRefillTime{500};
 
   bool MayWriteLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void WriteLocked(const std::string& line) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WriteAt(int level, const std::string& line) ABSL_LOCKS_EXCLUDED(mutex_);
+  void WriteLocked(int level, const std::string& line) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const bool verbose_;
   Mutex mutex_;
   std::string name_ ABSL_GUARDED_BY(mutex_);
   std::string uuid_ ABSL_GUARDED_BY(mutex_);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "fs/fuse/control.h"
 #include "tools/pbfs/command_line.h"
 #include "tools/pbfs/daemon.h"
 #include "tools/pbfs/kernel_mount.h"
@@ -71,7 +73,14 @@ Status Remount(const CommandLine& command) {
     return ErrnoError(errno,
                       absl::StrCat("cannot remount ", command.mountpoint, ": ", strerror(errno)));
   }
-  return OkStatus();
+  // The kernel does not tell the server.
+  const int root = open(command.mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const uint64_t flags = command.options.kernel_flags;
+  const int error = root >= 0 && ioctl(root, fuse::kIoctlRemount, &flags) == 0 ? 0 : errno;
+  if (root >= 0) close(root);
+  if (error == 0) return OkStatus();
+  return ErrnoError(
+      error, absl::StrCat(command.mountpoint, ": the server cannot follow: ", strerror(error)));
 }
 
 void UnmountOnSignal(Server& server) {
@@ -90,7 +99,7 @@ int Fail(Logger& logger, const Status& status, int exit_code) {
 // Mounts, tells how it went, serves to the end.
 int MountAndServe(const CommandLine& command, const std::string& mountpoint, Daemon& daemon) {
   TuneProcess();
-  Logger logger(command.device);
+  Logger logger(command.device, command.verbose || command.foreground);
   if (!command.options.log_path.empty()) {
     if (const Status status = logger.OpenFile(command.options.log_path); !status.ok()) {
       return Fail(logger, status, kExitSystem);

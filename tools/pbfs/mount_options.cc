@@ -202,6 +202,15 @@ Word NextWord(std::string_view& list) {
 
 }  // namespace
 
+AccessTimePolicy AccessTimesOf(unsigned long flags) {
+  AccessTimePolicy policy;
+  if ((flags & MS_STRICTATIME) != 0) policy.when = AccessTimePolicy::When::kAlways;
+  if ((flags & MS_NOATIME) != 0) policy.when = AccessTimePolicy::When::kNever;
+  policy.directories = (flags & MS_NODIRATIME) == 0;
+  policy.lazy = (flags & MS_LAZYTIME) != 0;
+  return policy;
+}
+
 Status ParseMountOptions(std::string_view list, bool sloppy, PbfsOptions& options) {
   while (!list.empty()) {
     const Word word = NextWord(list);
@@ -212,6 +221,7 @@ Status ParseMountOptions(std::string_view list, bool sloppy, PbfsOptions& option
   options.session.sync_names = (options.kernel_flags & synchronous) != 0;
   options.session.sync_attributes = (options.kernel_flags & MS_SYNCHRONOUS) != 0;
   if ((options.kernel_flags & MS_RDONLY) != 0) options.filesystem.read_only = true;
+  options.filesystem.access_times = AccessTimesOf(options.kernel_flags);
   if (options.filesystem.no_recovery) options.kernel_flags |= MS_RDONLY;
   return OkStatus();
 }

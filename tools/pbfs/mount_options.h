@@ -28,6 +28,9 @@ struct PbfsOptions {
   std::vector<std::string> kernel_words;
 };
 
+// What the MS_* flags of a mount say of access times.
+AccessTimePolicy AccessTimesOf(unsigned long flags);
+
 // Adds a list "a,b=c,d" as it stands behind -o; a comma inside double quotes belongs to a value.
 // EINVAL names the option that is unknown or has a bad value; with `sloppy`, unknown ones are
 // passed over (mount -s).

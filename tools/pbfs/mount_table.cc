@@ -44,6 +44,8 @@ std::optional<MountEntry> ParseLine(const std::string& line) {
   entry.root = Unescape(root);
   entry.mountpoint = Unescape(mountpoint);
   entry.source = Unescape(word);
+  words >> word;
+  entry.read_only = word == "ro" || word.starts_with("ro,");
   return entry;
 }
 

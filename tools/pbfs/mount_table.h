@@ -16,6 +16,7 @@ struct MountEntry {
   std::string mountpoint;
   std::string type;
   std::string source;
+  bool read_only = false;  // The filesystem, at all its places.
 
   bool is_pbfs() const { return type == "fuse.pbfs" || type == "fuseblk.pbfs"; }
   // Its server is gone: "Transport endpoint is not connected". Asks the server if there is one.

@@ -106,18 +106,44 @@ StatusOr<bool> Server::BindIfMountedElsewhere() {
     if (entry.mountpoint == mountpoint_ || geteuid() != 0) {
       return ErrnoError(EBUSY, absl::StrCat("it is already mounted on ", entry.mountpoint));
     }
-    if (mount(entry.mountpoint.c_str(), mountpoint_.c_str(), nullptr, MS_BIND, nullptr) != 0) {
-      return ErrnoError(errno, absl::StrCat("cannot bind ", entry.mountpoint, " to ", mountpoint_,
-                                            ": ", strerror(errno)));
-    }
-    // The flags of a bind mount are set in a second step.
-    if (options_.kernel_flags != 0) {
-      mount(nullptr, mountpoint_.c_str(), nullptr, MS_BIND | MS_REMOUNT | options_.kernel_flags,
-            nullptr);
-    }
-    return true;
+    return AttachToMount(entry);
   }
   return false;
+}
+
+// Shows a filesystem that is mounted already at our mountpoint, too.
+StatusOr<bool> Server::AttachToMount(const MountEntry& entry) {
+  const char* const target = mountpoint_.c_str();
+  const auto failed = [&] {
+    return ErrnoError(errno, absl::StrCat("cannot mount it on ", mountpoint_, " as on ",
+                                          entry.mountpoint, ": ", strerror(errno)));
+  };
+  if (entry.type == "fuseblk.pbfs") {
+    // For the kernel it is one more mount of the device: ours is not asked for anything.
+    PBFS_ASSIGN_OR_RETURN(const int fd, MountKernelSide({.device = device_path_,
+                                                         .mountpoint = mountpoint_,
+                                                         .fuseblk = true,
+                                                         .allow_other = options_.allow_other,
+                                                         .flags = options_.kernel_flags,
+                                                         .words = options_.kernel_words}));
+    char byte;
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    const bool attached = read(fd, &byte, 1) < 0 && errno == EPERM;
+    close(fd);
+    if (attached) return true;
+    // It was unmounted in this very moment.
+    UnmountKernelSide(mountpoint_, true).IgnoreError();
+    return false;
+  }
+  if (mount(entry.mountpoint.c_str(), target, nullptr, MS_BIND, nullptr) != 0) return failed();
+  // As a mount of its own: what is mounted below one of the two does not show below the other.
+  mount(nullptr, target, nullptr, MS_PRIVATE, nullptr);
+  // The flags of a bind mount are set in a second step.
+  if (options_.kernel_flags != 0 &&
+      mount(nullptr, target, nullptr, MS_BIND | MS_REMOUNT | options_.kernel_flags, nullptr) != 0) {
+    return failed();
+  }
+  return true;
 }
 
 // Whether another filesystem, a mirror or the like has the block device. A dead mount of ours is
@@ -170,6 +196,7 @@ Status Server::MountKernelAs(bool fuseblk) {
                                                        .flags = options_.kernel_flags,
                                                        .words = options_.kernel_words}));
   options_.session.workers.loops = LoopCount();
+  options_.session.remount = [this](unsigned long flags) { return Remounted(flags); };
   auto session = fuse::Session::Create(fd, options_.session);
   Status status = session.status();
   if (status.ok()) {
@@ -190,16 +217,26 @@ Status Server::MountFileSystem() {
     options.commit_interval_ns = kPlainCommitIntervalNs;
   }
   options.log = [this](const std::string& line) { logger_.Write(line); };
+  options.becomes_writable = true;
   watched_ = std::make_unique<WatchedDevice>(*device_, WatchedDevice::Options{.log = options.log});
   PBFS_ASSIGN_OR_RETURN(fs_, FileSystem::Mount(*watched_, options));
   const MountReport& report = fs_->mount_report();
   if (report.replayed) {
-    logger_.Write(absl::StrCat("replayed ", report.checkpoints_replayed, " checkpoints (",
-                               report.blocks_replayed, " blocks), ", report.orphans,
-                               " orphaned files"));
+    logger_.Note(absl::StrCat("replayed ", report.checkpoints_replayed, " checkpoints (",
+                              report.blocks_replayed, " blocks), ", report.orphans,
+                              " orphaned files"));
   }
   for (const std::string& warning : report.warnings) logger_.Write(warning);
   return OkStatus();
+}
+
+Status Server::Remounted(unsigned long flags) {
+  fs_->SetAccessTimes(AccessTimesOf(flags));
+  bool read_only = false;
+  for (const MountEntry& entry : ReadMountTable()) {
+    if (entry.device == mount_device_ && entry.is_pbfs()) read_only = entry.read_only;
+  }
+  return fs_->Remount(read_only);
 }
 
 Status Server::Serve() {

@@ -12,6 +12,7 @@
 #include "tools/pbfs/device_lock.h"
 #include "tools/pbfs/logger.h"
 #include "tools/pbfs/mount_options.h"
+#include "tools/pbfs/mount_table.h"
 
 namespace pbfs {
 
@@ -44,6 +45,9 @@ class Server {
   Status Serve();
 
   void MountReadOnly(const std::string& reason);
+  // The kernel's mount has other flags now.
+  Status Remounted(unsigned long flags);
+  StatusOr<bool> AttachToMount(const MountEntry& entry);
   StatusOr<bool> BindIfMountedElsewhere();
   void AbandonMount();
   void DetachDeadMounts();

@@ -37,7 +37,7 @@ class Checker:
 
     def __call__(self, position, image, mountpoint):
         dirty = self.dirt(image, 'before replay')
-        mount = subprocess.run(['pbfs', image, mountpoint], capture_output=True, text=True,
+        mount = subprocess.run(['pbfs', '-v', image, mountpoint], capture_output=True, text=True,
                                check=False)
         if mount.returncode != 0:
             return Result(False, [f'mount: {mount.stderr.strip()}'], dirty)

@@ -115,7 +115,7 @@ const Damage kSuperblockDamages[] = {
     {"CopyDiffers", "superblock copy differs",
      [](ImageEditor& editor, const RichContents&) {
        editor.EditAs<Superblock>(editor.superblock().total_blocks - 1,
-                                 [](Superblock& copy) { copy.label[0] = 'x'; });
+                                 [](Superblock& copy) { copy.uuid.bytes[0] ^= 1; });
      }},
     {"RootInode", "the root directory is not in use",
      [](ImageEditor& editor, const RichContents&) {

@@ -7,12 +7,16 @@
 
 #include <set>
 
+#include "base/clock.h"
 #include "tests/support/fs_fixture.h"
 
 namespace pbfs {
 namespace {
 
 using FileSystemTest = FsFixture;
+
+// Longer than a tick of the coarse clock that stamps inodes.
+void LetTimePass() { SleepFor(std::chrono::milliseconds(30)); }
 
 std::string Pattern(size_t bytes, uint32_t seed) {
   std::string text(bytes, '\0');
@@ -245,6 +249,7 @@ TEST_F(FileSystemTest, AWriteTimeDoesNotHideWhatCameLater) {
   auto ino = client_->Create(root(), "f");
   ASSERT_TRUE(client_->Write(*ino, 0, std::string(9000, 'x')).ok());
   const Attributes written = *fs_->GetAttributes(*ino);
+  LetTimePass();
   SetAttributes mode;
   mode.mode = 0600;
   ASSERT_TRUE(fs_->SetAttributesOf(*ino, mode).ok());
@@ -266,6 +271,7 @@ TEST_F(FileSystemTest, AWriteTimeKeepsANewerChangeTime) {
   MakeAndMount();
   auto ino = client_->Create(root(), "f");
   ASSERT_TRUE(client_->Write(*ino, 0, "x").ok());
+  LetTimePass();
   ASSERT_TRUE(fs_->SetXattr(*ino, "user.a", "v", 0).ok());
   const Attributes before = *fs_->GetAttributes(*ino);
   EXPECT_LT(before.mtime, before.ctime);

@@ -73,9 +73,30 @@ bool IsUnsupportedXattr(std::string_view name) {
 
 }  // namespace
 
-void HandleGetAttr(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info*) {
+namespace {
+
+// Whether the filesystem has room again for what the kernel could not get rid of.
+bool HasRoomFor(Session& session, uint64_t bytes) {
+  const auto space = session.fs().StatFs();
+  return !space.ok() || space->blocks_available * kBlockBytes >= bytes;
+}
+
+}  // namespace
+
+void HandleGetAttr(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) {
   Session& session = SessionOf(request);
-  ReplyAttributes(request, session.fs().GetAttributes(session.InodeOf(nodeid)));
+  const InodeNumber ino = session.InodeOf(nodeid);
+  // With a file it is no stat(2): a write(2) is about to be collected by the kernel, or it looks
+  // for the end of file. Without an error here a program that fills the filesystem would never end.
+  const auto full = file != nullptr ? session.kernel_view().Full(nodeid) : std::nullopt;
+  if (!full) return ReplyAttributes(request, session.fs().GetAttributes(ino));
+  session.helper().Queue(
+      [&session, request, nodeid, ino, bytes = *full, token = session.NewToken()] {
+        session.CollectDirtyPages(nodeid);
+        if (!HasRoomFor(session, bytes)) return ReplyStatus(request, ErrnoError(ENOSPC, ""));
+        session.kernel_view().ForgetFull(nodeid);
+        ReplyAttributes(request, session.fs().GetAttributes(ino));
+      });
 }
 
 void HandleSetAttr(fuse_req_t request, fuse_ino_t nodeid, struct stat* values, int which,

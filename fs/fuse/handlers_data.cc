@@ -86,6 +86,9 @@ void HandleOpenDir(fuse_req_t request, fuse_ino_t, fuse_file_info*) {
 
 void HandleRead(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset, fuse_file_info*) {
   Session& session = SessionOf(request);
+  if ((t_request->body<fuse_read_in>().flags & O_DIRECT) == 0) {
+    session.kernel_view().NoteRead(nodeid);
+  }
   session.fs().Read(session.InodeOf(nodeid), static_cast<uint64_t>(offset), size,
                     [request, token = session.NewToken()](const Status& status,
                                                           const LogicalBuffer& data, PageHold) {
@@ -95,20 +98,49 @@ void HandleRead(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset
                     });
 }
 
+namespace {
+
+// Answers a WRITE. What the kernel then believes may have to be put right first.
+void ReplyWrite(Session& session, fuse_req_t request, uint64_t nodeid, const fuse_write_in& body,
+                const Status& status) {
+  const bool cached = (body.write_flags & FUSE_WRITE_CACHE) != 0;
+  if (!status.ok()) {
+    ReplyStatus(request, status);
+    if (!cached || ErrnoOf(status) != ENOSPC) return;
+    // The kernel keeps the error for close(2) and fsync(2); with its attributes void it asks us
+    // before the next write(2), too (HandleGetAttr).
+    session.kernel_view().NoteFull(nodeid, body.size);
+    session.helper().Queue(
+        [&session, nodeid, token = session.NewToken()] { session.DropKernelAttributes(nodeid); });
+    return;
+  }
+  const size_t size = body.size;
+  const bool direct = !cached && (body.flags & O_DIRECT) != 0;
+  if (!direct || !session.kernel_view().TakeRead(nodeid)) {
+    fuse_reply_write(request, size);
+    return;
+  }
+  session.helper().Queue([&session, request, nodeid, size, token = session.NewToken()] {
+    session.DropKernelPages(nodeid);
+    fuse_reply_write(request, size);
+  });
+}
+
+}  // namespace
+
 void HandleWrite(fuse_req_t request, fuse_ino_t nodeid, fuse_bufvec*, off_t offset,
                  fuse_file_info*) {
   Session& session = SessionOf(request);
-  const auto& body = t_request->body<fuse_write_in>();
-  const size_t size = body.size;
+  const fuse_write_in body = t_request->body<fuse_write_in>();
   const auto job =
       std::make_shared<WriteJob>(session.fs().page_cache(), std::exchange(t_request->frames, {}));
-  session.fs().Write(session.InodeOf(nodeid), static_cast<uint64_t>(offset), PayloadOf(*job, size),
-                     WriteFlagsOf(body),
-                     [token = session.NewToken(), request, size, job](const Status& status) {
-                       job->answered.store(true, std::memory_order_release);
-                       if (!status.ok()) return ReplyStatus(request, status);
-                       fuse_reply_write(request, size);
-                     });
+  session.fs().Write(
+      session.InodeOf(nodeid), static_cast<uint64_t>(offset), PayloadOf(*job, body.size),
+      WriteFlagsOf(body),
+      [token = session.NewToken(), &session, request, nodeid, body, job](const Status& status) {
+        job->answered.store(true, std::memory_order_release);
+        ReplyWrite(session, request, nodeid, body, status);
+      });
   if (job->answered.load(std::memory_order_acquire)) t_request->frames.swap(job->frames);
 }
 

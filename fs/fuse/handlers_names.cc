@@ -94,6 +94,7 @@ void HandleForgetMany(fuse_req_t request, size_t count, fuse_forget_data* forget
   FileSystem& fs = SessionOf(request).fs();
   for (size_t i = 0; i < count; ++i) {
     if (forgets[i].ino == kRootNodeId || forgets[i].ino == kPrimeNodeId) continue;
+    SessionOf(request).kernel_view().Forget(forgets[i].ino);
     fs.Forget(forgets[i].ino, forgets[i].nlookup);
   }
   fuse_reply_none(request);

@@ -196,6 +196,14 @@ void Session::CollectDirtyPages(uint64_t nodeid) {
   fuse_lowlevel_notify_inval_inode(libfuse_.get(), nodeid, 0, 0);
 }
 
+void Session::DropKernelPages(uint64_t nodeid) {
+  fuse_lowlevel_notify_inval_inode(libfuse_.get(), nodeid, 0, 0);
+}
+
+void Session::DropKernelAttributes(uint64_t nodeid) {
+  fuse_lowlevel_notify_inval_inode(libfuse_.get(), nodeid, -1, 0);
+}
+
 // The better way, for root: opens the file by its handle, as an NFS server would, and writes its
 // pages as sync_file_range(2) does, in large requests and without an FSYNC. False: did not work.
 bool Session::SyncThroughMount(uint64_t nodeid) {

@@ -16,6 +16,7 @@
 #include "fs/filesystem.h"
 #include "fs/fuse/helper_thread.h"
 #include "fs/fuse/in_flight.h"
+#include "fs/fuse/kernel_view.h"
 #include "fs/fuse/transport.h"
 #include "fs/fuse/worker_pool.h"
 
@@ -33,7 +34,7 @@ struct SessionOptions {
   bool sync_names = false;
   bool sync_attributes = false;
   // Called when the mount's flags (MS_*) have changed; may wait for the kernel. Empty: EOPNOTSUPP.
-  std::function<Status(unsigned long flags)> remount;
+  std::function<Status(unsigned long flags)> remount = {};
   WorkerPool::Options workers = {};
 };
 
@@ -68,6 +69,7 @@ class Session : private WorkerPool::Processor {
   FileSystem& fs() { return *fs_; }
   const SessionOptions& options() const { return options_; }
   HelperThread& helper() { return *helper_; }
+  KernelView& kernel_view() { return kernel_view_; }
   InFlight::Token NewToken() { return in_flight_.Begin(); }
   InodeNumber InodeOf(uint64_t nodeid) const { return nodeid == kRootNodeId ? root_ : nodeid; }
   uint64_t NodeIdOf(InodeNumber ino) const { return ino == root_ ? kRootNodeId : ino; }
@@ -77,7 +79,11 @@ class Session : private WorkerPool::Processor {
   // Has the kernel send us the file's dirty pages, and waits until they are answered: never on a
   // worker thread.
   void CollectDirtyPages(uint64_t nodeid);
-  // The same for all files, as syncfs(2) does it.
+  // Has the kernel drop its pages of the file, or ask for its attributes again when it needs them;
+  // never on a worker thread.
+  void DropKernelPages(uint64_t nodeid);
+  void DropKernelAttributes(uint64_t nodeid);
+  // CollectDirtyPages() for all files, as syncfs(2) does it.
   Status CollectAllDirtyPages();
   // Agrees on the connection's features.
   void Negotiate(fuse_conn_info& connection) const;
@@ -112,6 +118,7 @@ class Session : private WorkerPool::Processor {
   FileSystem* fs_ = nullptr;
   InodeNumber root_ = 0;
   InFlight in_flight_;
+  KernelView kernel_view_;
   std::unique_ptr<HelperThread> helper_;
   std::unique_ptr<WorkerPool> workers_;
   // Where we are mounted, and the device number there; set by Prime().

@@ -2,6 +2,7 @@
 #include "tools/pbfsctl/commands.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -47,6 +48,16 @@ Status MountError(const std::string& path, int error) {
     default:
       return SystemError(path, error);
   }
+}
+
+// An ioctl that is for a server of ours. Others know it too, and they are not meant.
+Status CallMount(const std::string& mountpoint, unsigned long command, void* argument) {
+  const int fd = open(mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return SystemError(mountpoint, errno);
+  const bool ours = fgetxattr(fd, kStatsName, nullptr, 0) >= 0;
+  const int error = ours && ioctl(fd, command, argument) == 0 ? 0 : errno;
+  close(fd);
+  return error == 0 ? OkStatus() : MountError(mountpoint, error);
 }
 
 Status ShowMountStats(const std::string& mountpoint, bool json) {
@@ -165,13 +176,31 @@ Status SyncMount(const std::string& mountpoint) {
 
 Status ShutDownMount(const std::string& mountpoint, const std::string& mode_name) {
   PBFS_ASSIGN_OR_RETURN(ShutdownMode mode, ParseShutdownMode(mode_name));
-  const int fd = open(mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return SystemError(mountpoint, errno);
-  // Others know the ioctl too, and this is not for them.
-  const bool ours = fgetxattr(fd, kStatsName, nullptr, 0) >= 0;
-  const int error = ours && ioctl(fd, kGoingDown, &mode) == 0 ? 0 : errno;
-  close(fd);
-  return error == 0 ? OkStatus() : MountError(mountpoint, error);
+  return CallMount(mountpoint, kGoingDown, &mode);
+}
+
+Status TrimMount(const std::string& mountpoint, bool json) {
+  fstrim_range range = {.start = 0, .len = UINT64_MAX, .minlen = 0};
+  PBFS_RETURN_IF_ERROR(CallMount(mountpoint, FITRIM, &range));
+  DumpNode node = DumpNode::Group(mountpoint);
+  node.Add("trimmed_bytes", range.len);
+  Print(node, json);
+  return OkStatus();
+}
+
+Status LabelMount(const std::string& mountpoint, const std::optional<std::string>& label,
+                  bool json) {
+  char text[FSLABEL_MAX] = {};
+  if (label) {
+    if (label->size() >= sizeof(text)) return ErrnoError(EINVAL, "the label is too long");
+    std::memcpy(text, label->data(), label->size());
+    return CallMount(mountpoint, FS_IOC_SETFSLABEL, text);
+  }
+  PBFS_RETURN_IF_ERROR(CallMount(mountpoint, FS_IOC_GETFSLABEL, text));
+  DumpNode node = DumpNode::Group(mountpoint);
+  node.Add("label", EscapeBytes({text, strnlen(text, sizeof(text))}));
+  Print(node, json);
+  return OkStatus();
 }
 
 Status DumpDevice(const std::string& path, const std::vector<std::string>& what, bool json) {

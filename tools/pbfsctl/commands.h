@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,13 @@ Status SyncMount(const std::string& mountpoint);
 // Shuts the filesystem mounted at `mountpoint` down: from now on its server gives EIO for
 // everything and leaves the device alone. `mode_name`: "default", "logflush" or "nologflush".
 Status ShutDownMount(const std::string& mountpoint, const std::string& mode_name);
+
+// Has the server tell its device of all free space (root only); prints how much.
+Status TrimMount(const std::string& mountpoint, bool json);
+
+// Prints the label, or changes it (root only).
+Status LabelMount(const std::string& mountpoint, const std::optional<std::string>& label,
+                  bool json);
 
 // Prints structures on a device. `what`: nothing (the superblocks), "superblock", "state", "log",
 // {"ag", N}, {"inode", N} or {N}, a block.

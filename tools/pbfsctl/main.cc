@@ -19,6 +19,7 @@ int Main(int argc, char** argv) {
   app.add_flag("--json", json, "Print JSON");
   std::string path;
   std::string mode = "default";
+  std::optional<std::string> new_label;
   std::vector<std::string> what;
 
   CLI::App& stats = *app.add_subcommand("stats", "Counters of a mount; facts of a device");
@@ -28,6 +29,11 @@ int Main(int argc, char** argv) {
   CLI::App& shutdown = *app.add_subcommand("shutdown", "Stop using the device at once");
   shutdown.add_option("MOUNT", path)->required();
   shutdown.add_option("--mode", mode, "default (sync first), logflush or nologflush");
+  CLI::App& trim = *app.add_subcommand("trim", "Tell the device which space is free");
+  trim.add_option("MOUNT", path)->required();
+  CLI::App& label = *app.add_subcommand("label", "Show or change the label");
+  label.add_option("MOUNT", path)->required();
+  label.add_option("LABEL", new_label, "At most 64 bytes");
   CLI::App& dump = *app.add_subcommand("dump", "Show structures on a device");
   dump.add_option("DEVICE", path)->required();
   dump.add_option("WHAT", what,
@@ -43,6 +49,8 @@ int Main(int argc, char** argv) {
   Status status = stats      ? ShowStats(path, json)
                   : sync     ? SyncMount(path)
                   : shutdown ? ShutDownMount(path, mode)
+                  : trim     ? TrimMount(path, json)
+                  : label    ? LabelMount(path, new_label, json)
                              : DumpDevice(path, what, json);
   if (status.ok() && std::fflush(stdout) != 0) {
     status = ErrnoError(errno, "cannot write to standard output");

@@ -99,9 +99,11 @@ StatusOr<std::unique_ptr<FileSystem>> FileSystem::Mount(BlockDevice& device,
                                             "version does not know forbid replaying it"));
     }
     if (anchor.clean == 0 && device.geometry().read_only) {
-      return ErrnoError(EROFS, absl::StrCat(name,
-                                            ": the log is dirty and the device is read-only: "
-                                            "cannot replay it (try -o norecovery)"));
+      return ErrnoError(EROFS,
+                        absl::StrCat(name,
+                                     ": cannot mount it read-only without replaying the log, "
+                                     "which the write-protected device does not allow (try "
+                                     "-o norecovery)"));
     }
     PBFS_ASSIGN_OR_RETURN(recovery, ReplayLog(device, probe.superblock));
   }

@@ -68,6 +68,7 @@ StatusOr<std::optional<CommandLine>> ParseCommandLine(int argc, char** argv) {
                                  {"version", no_argument, nullptr, 'V'},
                                  {nullptr, 0, nullptr, 0}};
   CommandLine command;
+  command.as_helper = helper.has_value();
   std::string lists;
   std::string type = helper.value_or("");
   bool sloppy = false;

@@ -15,8 +15,9 @@ struct CommandLine {
   std::string mountpoint;
   PbfsOptions options;
   bool foreground = false;
-  bool verbose = false;  // Say what the mount found and did, even if that is as it should be.
-  bool fake = false;     // mount -f: everything but the mount.
+  bool verbose = false;    // Say what the mount found and did, even if that is as it should be.
+  bool as_helper = false;  // Called by mount(8).
+  bool fake = false;       // mount -f: everything but the mount.
 };
 
 // Parses the arguments. Called as mount.<type> it is mount(8)'s helper: DEVICE MOUNTPOINT -o ...,

@@ -83,7 +83,7 @@ void Logger::WriteLocked(int level, const std::string& line) {
   if (background_ || level == LOG_INFO) {
     syslog(level, "%s", text.c_str());
   } else {
-    fprintf(stderr, "pbfs: %s\n", short_text.c_str());
+    fprintf(stderr, "%s: %s\n", speaker_.c_str(), short_text.c_str());
   }
 }
 

@@ -18,9 +18,9 @@ namespace pbfs {
 // any case. At most kBurstMax lines, refilled slowly. Thread-safe.
 class Logger {
  public:
-  // `verbose`: notes are treated as warnings.
-  explicit Logger(std::string device, bool verbose = false)
-      : verbose_(verbose), name_(std::move(device)) {
+  // `speaker`: who speaks on stderr. `verbose`: notes are treated as warnings.
+  Logger(std::string speaker, std::string device, bool verbose)
+      : speaker_(std::move(speaker)), verbose_(verbose), name_(std::move(device)) {
     openlog("pbfs", LOG_PID, LOG_DAEMON);
   }
   ~Logger();
@@ -44,6 +44,7 @@ class Logger {
   void WriteAt(int level, const std::string& line) ABSL_LOCKS_EXCLUDED(mutex_);
   void WriteLocked(int level, const std::string& line) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const std::string speaker_;
   const bool verbose_;
   Mutex mutex_;
   std::string name_ ABSL_GUARDED_BY(mutex_);

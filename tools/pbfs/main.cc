@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "fs/fuse/control.h"
+#include "tools/common/terminal.h"
 #include "tools/pbfs/command_line.h"
 #include "tools/pbfs/daemon.h"
 #include "tools/pbfs/kernel_mount.h"
@@ -99,7 +100,9 @@ int Fail(Logger& logger, const Status& status, int exit_code) {
 // Mounts, tells how it went, serves to the end.
 int MountAndServe(const CommandLine& command, const std::string& mountpoint, Daemon& daemon) {
   TuneProcess();
-  Logger logger(command.device, command.verbose || command.foreground);
+  // Inside mount(8) we speak as it does.
+  Logger logger(command.as_helper ? absl::StrCat("mount: ", Printable(mountpoint)) : "pbfs",
+                command.device, command.verbose || command.foreground);
   if (!command.options.log_path.empty()) {
     if (const Status status = logger.OpenFile(command.options.log_path); !status.ok()) {
       return Fail(logger, status, kExitSystem);

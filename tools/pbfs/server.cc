@@ -91,7 +91,7 @@ Status Server::LockDevice() {
 
 void Server::MountReadOnly(const std::string& reason) {
   if (options_.filesystem.read_only) return;
-  logger_.Write(reason + ", mounting read-only");
+  said_when_mounted_.push_back(reason + ", mounting read-only");
   options_.filesystem.read_only = true;
   options_.kernel_flags |= MS_RDONLY;
 }
@@ -243,6 +243,7 @@ Status Server::Serve() {
   PBFS_RETURN_IF_ERROR(session_->Start(*fs_));
   TuneBackingDevice(mount_device_, fuseblk_);
   session_->Prime(mountpoint_);
+  for (const std::string& line : said_when_mounted_) logger_.Write(line);
   return OkStatus();
 }
 

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "fs/filesystem.h"
@@ -65,6 +66,7 @@ class Server {
   std::unique_ptr<FileSystem> fs_;
   std::unique_ptr<fuse::Session> session_;
 
+  std::vector<std::string> said_when_mounted_;
   bool bound_ = false;
   bool fuseblk_ = false;
   dev_t mount_device_ = 0;

@@ -220,7 +220,8 @@ Status ParseMountOptions(std::string_view list, bool sloppy, PbfsOptions& option
   const unsigned long synchronous = MS_SYNCHRONOUS | MS_DIRSYNC;
   options.session.sync_names = (options.kernel_flags & synchronous) != 0;
   options.session.sync_attributes = (options.kernel_flags & MS_SYNCHRONOUS) != 0;
-  if ((options.kernel_flags & MS_RDONLY) != 0) options.filesystem.read_only = true;
+  options.read_only_asked = (options.kernel_flags & MS_RDONLY) != 0;
+  if (options.read_only_asked) options.filesystem.read_only = true;
   options.filesystem.access_times = AccessTimesOf(options.kernel_flags);
   if (options.filesystem.no_recovery) options.kernel_flags |= MS_RDONLY;
   return OkStatus();

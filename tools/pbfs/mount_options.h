@@ -23,6 +23,7 @@ struct PbfsOptions {
   unsigned long kernel_flags = 0;  // MS_*.
   bool allow_other = false;
   bool remount = false;
+  bool read_only_asked = false;  // By ro; norecovery only implies it.
   std::string log_path;
   // The mount flags as words, for fusermount3.
   std::vector<std::string> kernel_words;

@@ -2,6 +2,8 @@
 #include "tools/pbfs/server.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,6 +32,14 @@ constexpr int64_t kPlainCommitIntervalNs = 1'000'000'000;
 // How long a dead mount's claim on its block device may outlive it.
 constexpr int kClaimTriesMax = 50;
 constexpr auto kClaimStep = std::chrono::milliseconds(20);
+
+constexpr char kWriteProtected[] = "the device is write-protected";
+constexpr char kMountingReadOnly[] = ", mounting read-only";
+
+bool IsWriteProtected(int fd) {
+  int is = 0;
+  return ioctl(fd, BLKROGET, &is) == 0 && is != 0;
+}
 
 Status WithContext(const Status& status, const std::string& context) {
   return ErrnoError(ErrnoOf(status), absl::StrCat(context, ": ", status.message()));
@@ -80,7 +90,7 @@ Status Server::LockDevice() {
   bound_ = *bound;
   if (bound_) return OkStatus();
   const int error = ErrnoOf(lock.status());
-  if (error == EROFS) MountReadOnly("the device is write-protected");
+  if (error == EROFS) MountReadOnly(kWriteProtected);
   if (options_.filesystem.read_only && (error == EROFS || error == EACCES)) {
     lock = DeviceLock::Take(device_path_, true, give_up);
   }
@@ -91,7 +101,7 @@ Status Server::LockDevice() {
 
 void Server::MountReadOnly(const std::string& reason) {
   if (options_.filesystem.read_only) return;
-  said_when_mounted_.push_back(reason + ", mounting read-only");
+  said_when_mounted_.push_back(reason + kMountingReadOnly);
   options_.filesystem.read_only = true;
   options_.kernel_flags |= MS_RDONLY;
 }
@@ -164,6 +174,11 @@ Status Server::OpenDevice() {
   const bool read_only = (fcntl(lock_.fd(), F_GETFL) & O_ACCMODE) == O_RDONLY;
   PBFS_ASSIGN_OR_RETURN(device_, UringDevice::Open(device_path_, {.read_only = read_only}));
   for (const std::string& warning : device_->warnings()) logger_.Write(warning);
+  // Without recovery it would be mounted read-only anyway, but nobody has asked for that.
+  if (options_.filesystem.no_recovery && !options_.read_only_asked &&
+      IsWriteProtected(lock_.fd())) {
+    said_when_mounted_.push_back(absl::StrCat(kWriteProtected, kMountingReadOnly));
+  }
   PBFS_ASSIGN_OR_RETURN(const FileSystem::ProbeResult probe, FileSystem::Probe(*device_));
   for (const std::string& warning : probe.warnings) logger_.Write(warning);
   if (probe.must_be_read_only) MountReadOnly("it has features that can only be read here");

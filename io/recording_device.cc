@@ -27,7 +27,7 @@ std::vector<std::byte> DataOf(const IoRequest& request) {
 }  // namespace
 
 void RecordingDevice::Submit(IoRequest& request) {
-  if (request.op != IoOp::kRead && request.op != IoOp::kDiscard) {
+  if (request.op != IoOp::kRead) {
     request.PushCompletion(Completed, new Tracked(Begin(request)));
   }
   below_.Submit(request);
@@ -46,9 +46,10 @@ RecordingDevice::Tracked RecordingDevice::Begin(const IoRequest& request) {
                           .id = tracked.id});
     tracked.crc = Crc32c(recording_.back().data.data(), recording_.back().data.size());
   } else {
+    const std::byte filling = request.op == IoOp::kDiscard ? RecordedIo::kDiscarded : std::byte{0};
     recording_.push_back({.kind = RecordedIo::Kind::kWrite,
                           .offset_bytes = request.offset_bytes,
-                          .data = std::vector<std::byte>(request.length_bytes),
+                          .data = std::vector<std::byte>(request.length_bytes, filling),
                           .id = tracked.id});
   }
   return tracked;

@@ -14,9 +14,11 @@ namespace pbfs {
 // One entry of a recording, in the order that matters to crash states. A write is recorded twice,
 // with its data when it is submitted and when it has ended: in between any part of it may be on the
 // device. A flush also: it covers the writes that ended before its submission. What failed has no
-// end. Write-zeroes is recorded as writes of zeros; a discard is not recorded: it may leave the old
-// bytes, as the image built here then does.
+// end. Write-zeroes is recorded as a write of zeros; a discard as a write of garbage, since it may
+// leave anything.
 struct RecordedIo {
+  static constexpr std::byte kDiscarded{0xd5};
+
   enum class Kind : uint8_t { kWrite, kWriteEnd, kFlushStart, kFlushEnd, kMark };
   Kind kind;
   bool fua = false;

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "io/completion_scope.h"
+#include "io/recording_device.h"
 
 namespace pbfs {
 namespace {
@@ -62,6 +63,7 @@ void Image::Write(uint64_t offset_bytes, const std::byte* data, uint64_t length_
 ImageDevice::ImageDevice(Image& image) : image_(image) {
   geometry_.size_bytes = image.size_bytes();
   geometry_.name = "image";
+  geometry_.can_discard = true;
 }
 
 void ImageDevice::Submit(IoRequest& request) {
@@ -82,10 +84,19 @@ void ImageDevice::Submit(IoRequest& request) {
         at += segment.iov_len;
       }
     }
-  } else {
-    PBFS_CHECK(request.op == IoOp::kFlush);  // Nobody discards here.
+  } else if (request.op == IoOp::kDiscard) {
+    Discard(request.offset_bytes, request.length_bytes);
   }
   CompleteInline(request, error);
+}
+
+void ImageDevice::Discard(uint64_t at, uint64_t length_bytes) {
+  std::byte garbage[Image::kBlock];
+  std::memset(garbage, static_cast<int>(RecordedIo::kDiscarded), sizeof(garbage));
+  MutexLock lock(mutex_);
+  for (uint64_t done = 0; done < length_bytes; done += sizeof(garbage)) {
+    image_.Write(at + done, garbage, std::min<uint64_t>(sizeof(garbage), length_bytes - done));
+  }
 }
 
 }  // namespace pbfs

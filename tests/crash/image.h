@@ -40,7 +40,8 @@ class Image {
   std::vector<std::unique_ptr<Block>> own_;
 };
 
-// A device on an Image, which is borrowed. Requests complete inside Submit(). Thread-safe.
+// A device on an Image, which is borrowed. Requests complete inside Submit(). What is discarded is
+// garbage from then on. Thread-safe.
 class ImageDevice : public BlockDevice {
  public:
   explicit ImageDevice(Image& image);
@@ -48,6 +49,8 @@ class ImageDevice : public BlockDevice {
   void Submit(IoRequest& request) override;
 
  private:
+  void Discard(uint64_t at, uint64_t length_bytes) ABSL_LOCKS_EXCLUDED(mutex_);
+
   Geometry geometry_;
   Mutex mutex_;
   Image& image_ ABSL_GUARDED_BY(mutex_);

@@ -79,6 +79,7 @@ void Session::Mount() {
   MountOptions options;
   options.cache_bytes = options_.cache_bytes;
   options.commit_interval_ns = int64_t{3600} * 1'000'000'000;
+  options.discard = true;
   options.log = [this](const std::string& line) {
     if (!accepts_failures()) return Problem(absl::StrCat("log: ", line));
     MutexLock lock(problems_mutex_);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 
@@ -61,14 +62,14 @@ void FilePages::EnterLocked(uint64_t index, PageBuf& frame) {
 void FilePages::ReplaceLocked(PageBuf& old, PageBuf& frame) {
   PageCache::Attach(frame, *this, old.index);
   map_[old.index] = &frame;
-  frame.delalloc = old.delalloc;
+  frame.promise = std::exchange(old.promise, PagePromise::kNone);
   frame.behind = old.behind || old.writeback;
   frame.dirty = old.dirty;
   frame.error = old.error;
   frame.dirty_since_ns = old.dirty_since_ns;
   if (old.dirty && !old.error) pending_[old.index] = &frame;
   // `writeback` stays with the frame in flight.
-  old.delalloc = old.behind = old.dirty = old.error = false;
+  old.behind = old.dirty = old.error = false;
   old.mapping.store(nullptr, std::memory_order_release);
   pages_.Release(old);
 }
@@ -88,11 +89,11 @@ void FilePages::ErrorsChangedLocked(int delta) {
   pages_.error_pages.fetch_add(delta, std::memory_order_relaxed);
 }
 
-void FilePages::MarkDirtyLocked(PageBuf& page, bool delalloc, int64_t now_ns) {
+void FilePages::MarkDirtyLocked(PageBuf& page, PagePromise promise, int64_t now_ns) {
   PBFS_CHECK(!page.writeback);
-  if (delalloc && !page.delalloc) {
-    page.delalloc = true;
-    ++delalloc_count_;
+  if (promise != PagePromise::kNone && page.promise == PagePromise::kNone) {
+    page.promise = promise;
+    ++promised_count_;
   }
   if (page.dirty && !page.error) return;
   if (page.error) {
@@ -135,21 +136,21 @@ PageBuf* FilePages::InsertCleanPinned(uint64_t index, PageBuf& frame) {
   return &frame;
 }
 
-void FilePages::InsertDirty(uint64_t index, PageBuf& frame, bool delalloc, int64_t now_ns) {
+void FilePages::InsertDirty(uint64_t index, PageBuf& frame, PagePromise promise, int64_t now_ns) {
   MutexLock lock(mutex_);
   if (PageBuf* old = FindLocked(index)) {
     ReplaceLocked(*old, frame);
   } else {
     EnterLocked(index, frame);
   }
-  MarkDirtyLocked(frame, delalloc, now_ns);
+  MarkDirtyLocked(frame, promise, now_ns);
   RemoveLostLocked(index, index);
   pages_.Unpin(frame);
 }
 
 void FilePages::WritePartial(uint64_t index, size_t offset, const LogicalBuffer& source,
-                             size_t source_offset, size_t length, bool delalloc, PageBuf& spare,
-                             int64_t now_ns) {
+                             size_t source_offset, size_t length, PagePromise promise,
+                             PageBuf& spare, int64_t now_ns) {
   PBFS_CHECK(offset <= kPageBytes && length <= kPageBytes - offset);
   MutexLock lock(mutex_);
   PageBuf* page = FindLocked(index);
@@ -162,24 +163,24 @@ void FilePages::WritePartial(uint64_t index, size_t offset, const LogicalBuffer&
     page = &WritableLocked(*page, spare);
   }
   source.CopyTo(source_offset, page->data + offset, length);
-  MarkDirtyLocked(*page, delalloc, now_ns);
+  MarkDirtyLocked(*page, promise, now_ns);
   if (length == kPageBytes) RemoveLostLocked(index, index);
   // Frees it unless it has become the page.
   pages_.Unpin(spare);
 }
 
-bool FilePages::IsDirtyOrDelalloc(uint64_t index) {
+bool FilePages::IsDirtyOrPromised(uint64_t index) {
   MutexLock lock(mutex_);
   const PageBuf* page = FindLocked(index);
-  return page != nullptr && (page->dirty || page->delalloc);
+  return page != nullptr && (page->dirty || page->promise != PagePromise::kNone);
 }
 
-size_t FilePages::CountDelalloc(uint64_t first, size_t count) {
+size_t FilePages::CountPromised(uint64_t first, size_t count) {
   MutexLock lock(mutex_);
-  if (delalloc_count_ == 0) return 0;
+  if (promised_count_ == 0) return 0;
   size_t found = 0;
   for (auto it = map_.lower_bound(first); it != map_.end() && it->first - first < count; ++it) {
-    if (it->second->delalloc) ++found;
+    if (it->second->promise != PagePromise::kNone) ++found;
   }
   return found;
 }
@@ -200,7 +201,7 @@ void FilePages::CollectDirty(uint64_t first, uint64_t last, size_t max_pages,
     PageCache::Pin(page);
     page.dirty = false;
     page.writeback = true;
-    out.push_back({.index = it->first, .page = &page, .delalloc = page.delalloc});
+    out.push_back({.index = it->first, .page = &page, .promise = page.promise});
     it = pending_.erase(it);
     ++taken;
   }
@@ -211,7 +212,7 @@ void FilePages::CollectDirty(uint64_t first, uint64_t last, size_t max_pages,
   PendingRemovedLocked();
 }
 
-size_t FilePages::EndWriteback(const DirtyPage& written, int error) {
+PromiseCounts FilePages::EndWriteback(const DirtyPage& written, int error) {
   PageBuf& page = *written.page;
   MutexLock lock(mutex_);
   PBFS_CHECK(page.writeback);
@@ -225,17 +226,27 @@ size_t FilePages::EndWriteback(const DirtyPage& written, int error) {
   }
   if (error != 0 && !replaced) {
     write_error_ = error;
-    const size_t delalloc = KeepOrGiveUpLocked(page);
+    const PromiseCounts given_up = KeepOrGiveUpLocked(page);
     pages_.Unpin(page);
-    return delalloc;
+    return given_up;
   }
   pages_.dirty_pages.fetch_sub(1, std::memory_order_relaxed);
   pages_.Unpin(page);
-  if (!replaced && !page.delalloc) pages_.Enqueue(page, GhostKey(page.index), true);
-  return 0;
+  if (!replaced && page.promise == PagePromise::kNone) {
+    pages_.Enqueue(page, GhostKey(page.index), true);
+  }
+  return {};
 }
 
-size_t FilePages::KeepOrGiveUpLocked(PageBuf& page) {
+PromiseCounts FilePages::TakePromiseLocked(PageBuf& page) {
+  const PagePromise promise = std::exchange(page.promise, PagePromise::kNone);
+  if (promise == PagePromise::kNone) return {};
+  --promised_count_;
+  return promise == PagePromise::kBlock ? PromiseCounts{.blocks = 1}
+                                        : PromiseCounts{.conversions = 1};
+}
+
+PromiseCounts FilePages::KeepOrGiveUpLocked(PageBuf& page) {
   const bool room = pages_.error_pages.load(std::memory_order_relaxed) <
                     static_cast<int64_t>(pages_.error_pages_max());
   // Besides the round's, a pin: a writer has looked at the page and is about to change part of it.
@@ -243,17 +254,15 @@ size_t FilePages::KeepOrGiveUpLocked(PageBuf& page) {
     page.dirty = page.error = true;
     ++dirty_count_;
     ErrorsChangedLocked(1);
-    return 0;
+    return {};
   }
   AddLostLocked(page.index);
-  const size_t delalloc = page.delalloc ? 1 : 0;
-  delalloc_count_ -= delalloc;
-  page.delalloc = false;
+  const PromiseCounts promised = TakePromiseLocked(page);
   map_.erase(page.index);
   page.mapping.store(nullptr, std::memory_order_release);
   pages_.Release(page);
   pages_.dirty_pages.fetch_sub(1, std::memory_order_relaxed);
-  return delalloc;
+  return promised;
 }
 
 bool FilePages::IsLostLocked(uint64_t index) const {
@@ -290,66 +299,64 @@ void FilePages::RemoveLostLocked(uint64_t first, uint64_t last) {
   }
 }
 
-size_t FilePages::ClearDelalloc(uint64_t first, size_t count) {
+PromiseCounts FilePages::ClearPromises(uint64_t first, size_t count) {
   MutexLock lock(mutex_);
-  if (delalloc_count_ == 0) return 0;
-  size_t cleared = 0;
+  PromiseCounts cleared;
+  if (promised_count_ == 0) return cleared;
   for (auto it = map_.lower_bound(first); it != map_.end() && it->first - first < count; ++it) {
     PageBuf& page = *it->second;
-    if (!page.delalloc) continue;
-    page.delalloc = false;
-    ++cleared;
+    if (page.promise == PagePromise::kNone) continue;
+    cleared += TakePromiseLocked(page);
     if (!page.dirty && !page.writeback) pages_.Enqueue(page, GhostKey(page.index), true);
   }
-  delalloc_count_ -= cleared;
   return cleared;
 }
 
 // --- Truncate, punch, error state
 
-size_t FilePages::Drop(uint64_t first, uint64_t last) {
+PromiseCounts FilePages::Drop(uint64_t first, uint64_t last) {
   MutexLock lock(mutex_);
   RemoveLostLocked(first, last);
   return DropLocked(first, last);
 }
 
-size_t FilePages::DropLocked(uint64_t first, uint64_t last) {
+PromiseCounts FilePages::DropLocked(uint64_t first, uint64_t last) {
   const auto begin = map_.lower_bound(first);
   const auto end = map_.upper_bound(last);
-  size_t delalloc = 0;
+  PromiseCounts promised;
   size_t dirty = 0;
   for (auto it = begin; it != end; ++it) {
     PageBuf& page = *it->second;
     PBFS_CHECK(!page.writeback && !page.behind);
-    delalloc += page.delalloc ? 1 : 0;
+    promised += TakePromiseLocked(page);
     dirty += page.dirty ? 1 : 0;
     if (page.error) ErrorsChangedLocked(-1);
-    page.dirty = page.error = page.delalloc = false;
+    page.dirty = page.error = false;
     page.mapping.store(nullptr, std::memory_order_release);
     pages_.Release(page);
   }
   map_.erase(begin, end);
-  delalloc_count_ -= delalloc;
   dirty_count_ -= dirty;
   pages_.dirty_pages.fetch_sub(static_cast<int64_t>(dirty), std::memory_order_relaxed);
   pending_.erase(pending_.lower_bound(first), pending_.upper_bound(last));
   PendingRemovedLocked();
-  return delalloc;
+  return promised;
 }
 
 void FilePages::DropCached(uint64_t index) {
   MutexLock lock(mutex_);
-  PBFS_CHECK(DropLocked(index, index) == 0);
+  PBFS_CHECK(DropLocked(index, index).sum() == 0);
 }
 
-bool FilePages::ZeroTail(uint64_t index, size_t offset, PageBuf& spare, int64_t now_ns) {
-  PBFS_CHECK(offset <= kPageBytes);
+bool FilePages::ZeroPart(uint64_t index, size_t offset, size_t length, PageBuf& spare,
+                         int64_t now_ns) {
+  PBFS_CHECK(offset <= kPageBytes && length <= kPageBytes - offset);
   MutexLock lock(mutex_);
   PageBuf* page = FindLocked(index);
-  if (page != nullptr && offset < kPageBytes) {
+  if (page != nullptr && length > 0) {
     PageBuf& writable = WritableLocked(*page, spare);
-    std::memset(writable.data + offset, 0, kPageBytes - offset);
-    MarkDirtyLocked(writable, false, now_ns);
+    std::memset(writable.data + offset, 0, length);
+    MarkDirtyLocked(writable, PagePromise::kNone, now_ns);
   }
   pages_.Unpin(spare);
   return page != nullptr;
@@ -410,11 +417,11 @@ int64_t FilePages::oldest_dirty_ns() {
   return oldest_dirty_ns_;
 }
 
-uint64_t FilePages::NextDelalloc(uint64_t from) {
+uint64_t FilePages::NextPromised(uint64_t from) {
   MutexLock lock(mutex_);
-  if (delalloc_count_ == 0) return UINT64_MAX;
+  if (promised_count_ == 0) return UINT64_MAX;
   for (auto it = map_.lower_bound(from); it != map_.end(); ++it) {
-    if (it->second->delalloc) return it->first;
+    if (it->second->promise != PagePromise::kNone) return it->first;
   }
   return UINT64_MAX;
 }
@@ -422,7 +429,8 @@ uint64_t FilePages::NextDelalloc(uint64_t from) {
 bool FilePages::TryEvict(PageBuf& page) {
   if (!mutex_.TryLock()) return false;
   const bool evictable = page.mapping.load(std::memory_order_relaxed) == this && !page.dirty &&
-                         !page.writeback && !page.delalloc && page.pin_count() == 0;
+                         !page.writeback && page.promise == PagePromise::kNone &&
+                         page.pin_count() == 0;
   if (evictable) {
     map_.erase(page.index);
     page.mapping.store(nullptr, std::memory_order_release);
@@ -435,7 +443,7 @@ void FilePages::CheckInvariants() {
   MutexLock lock(mutex_);
   size_t dirty = 0;
   size_t error = 0;
-  size_t delalloc = 0;
+  size_t promised = 0;
   size_t in_flight = 0;
   for (const auto& [index, page] : map_) {
     PBFS_CHECK(page->mapping.load(std::memory_order_relaxed) == this && page->index == index);
@@ -445,13 +453,13 @@ void FilePages::CheckInvariants() {
     PBFS_CHECK(pending_.contains(index) == (page->dirty && !page->error));
     dirty += page->dirty ? 1 : 0;
     error += page->error ? 1 : 0;
-    delalloc += page->delalloc ? 1 : 0;
+    promised += page->promise != PagePromise::kNone ? 1 : 0;
     in_flight += page->writeback || page->behind ? 1 : 0;
   }
   for (const auto& [index, page] : pending_) PBFS_CHECK(FindLocked(index) == page);
   PBFS_CHECK(dirty == dirty_count_);
   PBFS_CHECK(error == error_count_);
-  PBFS_CHECK(delalloc == delalloc_count_);
+  PBFS_CHECK(promised == promised_count_);
   PBFS_CHECK(in_flight == writeback_count_);
 }
 

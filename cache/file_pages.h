@@ -11,6 +11,19 @@
 
 namespace pbfs {
 
+// How many pages hold which promise.
+struct PromiseCounts {
+  size_t blocks = 0;
+  size_t conversions = 0;
+  PromiseCounts& operator+=(const PromiseCounts& other) {
+    blocks += other.blocks;
+    conversions += other.conversions;
+    return *this;
+  }
+  size_t sum() const { return blocks + conversions; }
+  friend bool operator==(const PromiseCounts&, const PromiseCounts&) = default;
+};
+
 // The cached pages of one file: dirty data that waits for writeback, and clean data kept for reads.
 // Thread-safe (one lock per file); the caller holds the file's range lock, so two calls never write
 // the same bytes at once.
@@ -19,16 +32,15 @@ namespace pbfs {
 // - A page under writeback is not modified: a write to it puts a new frame in its place (copying
 //   what the write does not cover); the old frame leaves the mapping and is freed at I/O
 //   completion.
-// - delalloc belongs to the page index: a replacing page inherits it.
+// - A promise belongs to the page index: a replacing page inherits it.
 // - A page that replaced one under writeback is not collected before that writeback ended, so two
 //   writes of one block are never in flight together.
 // - error implies dirty; such a page is not collected for writeback again until it is rewritten.
 // - Of all files together at most PageCache::error_pages_max() pages are kept with an error, or
 //   nothing else would find a frame. The data of further ones is given up, as other filesystems do
 //   with all of it: their indices are "lost", an error that goes as the others do.
-// - A page is evictable when it is neither dirty, under writeback nor delalloc; only then it is on
-// an
-//   eviction queue. Methods that take a frame over also drop the caller's pin on it.
+// - A page is evictable when it is neither dirty, under writeback nor promised anything; only then
+//   it is on an eviction queue. Methods that take a frame over also drop the caller's pin on it.
 class FilePages : public Mapping {
  public:
   // `pages` is borrowed. `target` identifies the file in the ghost queue (its inode number).
@@ -56,7 +68,7 @@ class FilePages : public Mapping {
 
   // Puts a private, fully filled frame in as a dirty page (the receive path: no copy). Takes over
   // the caller's pin. Replaces any page there.
-  void InsertDirty(uint64_t index, PageBuf& frame, bool delalloc, int64_t now_ns);
+  void InsertDirty(uint64_t index, PageBuf& frame, PagePromise promise, int64_t now_ns);
 
   // Overwrites [offset, offset + length) of the page with bytes from `source` at `source_offset`,
   // marks it dirty. A page that is missing is created zero-filled: the caller has first inserted
@@ -64,46 +76,48 @@ class FilePages : public Mapping {
   // Lookup) so that it is still there. Uses `spare` (a private frame, taken over: used or freed)
   // when a new frame is needed.
   void WritePartial(uint64_t index, size_t offset, const LogicalBuffer& source,
-                    size_t source_offset, size_t length, bool delalloc, PageBuf& spare,
+                    size_t source_offset, size_t length, PagePromise promise, PageBuf& spare,
                     int64_t now_ns);
-  // True when [index] is cached and dirty, or delalloc: it needs no new reservation.
-  bool IsDirtyOrDelalloc(uint64_t index);
-  // How many of [first, first + count) are delalloc (hold a reservation already).
-  size_t CountDelalloc(uint64_t first, size_t count);
+  // True when [index] is cached and dirty, or promised something.
+  bool IsDirtyOrPromised(uint64_t index);
+  // How many of [first, first + count) are promised something already.
+  size_t CountPromised(uint64_t first, size_t count);
 
   // --- Writeback
 
   struct DirtyPage {
     uint64_t index;
     PageBuf* page;  // Pinned, marked writeback, no longer dirty.
-    bool delalloc;
+    PagePromise promise;
   };
   // Takes at most `max_pages` dirty pages (ascending, from the lowest; error pages and pages whose
   // former frame is still under writeback are passed over) with index in [first, last], marks them
   // under writeback and appends them to `out`.
   void CollectDirty(uint64_t first, uint64_t last, size_t max_pages, std::vector<DirtyPage>& out);
   // Ends the writeback of one page and its pin: clean on success (`error` 0; kept, evicted first;
-  // not before ClearDelalloc() if that comes later), dirty with an error otherwise.
+  // not before ClearPromises() if that comes later), dirty with an error otherwise.
   // If the page was replaced meanwhile, its frame is just freed; on failure the replacing page is
   // left as it is (the range was rewritten).
-  // Returns how many delalloc pages were given up (0 or 1): their promise is the caller's to
-  // return.
-  size_t EndWriteback(const DirtyPage& page, int error);
-  // The block range now has blocks on disk: clears delalloc; returns how many were cleared.
-  size_t ClearDelalloc(uint64_t first, size_t count);
+  // Returns the promise of a page that was given up: it is the caller's to return.
+  PromiseCounts EndWriteback(const DirtyPage& page, int error);
+  // The block range now has written blocks on disk: its pages' promises are used. Returns them.
+  PromiseCounts ClearPromises(uint64_t first, size_t count);
 
   // --- Truncate, punch, error state
 
-  // Drops the pages [first, last], dirty or not (their errors with them); returns how many were
-  // delalloc. REQUIRES: none of them under writeback, nor the frame it replaced (the caller waited
+  // Drops the pages [first, last], dirty or not (their errors with them); returns what they were
+  // promised. REQUIRES: none of them under writeback, nor the frame it replaced (the caller waited
   // for the round).
-  size_t Drop(uint64_t first, uint64_t last);
-  // Drops a page that is neither dirty nor delalloc, if it is there. That data of it was given up
-  // is not forgotten. REQUIRES: as above.
+  PromiseCounts Drop(uint64_t first, uint64_t last);
+  // Drops a page that is neither dirty nor promised anything, if it is there. That data of it was
+  // given up is not forgotten. REQUIRES: as above.
   void DropCached(uint64_t index);
-  // Zeroes bytes [offset, 4096) of a cached page, marking it dirty; false when it is not cached.
-  // Takes `spare` over as WritePartial() does.
-  bool ZeroTail(uint64_t index, size_t offset, PageBuf& spare, int64_t now_ns);
+  // Zeroes bytes [offset, offset + length) of a cached page, marking it dirty; false when it is not
+  // cached. Takes `spare` over as WritePartial() does. A cached page has its block or its promise.
+  bool ZeroPart(uint64_t index, size_t offset, size_t length, PageBuf& spare, int64_t now_ns);
+  bool ZeroTail(uint64_t index, size_t offset, PageBuf& spare, int64_t now_ns) {
+    return ZeroPart(index, offset, kPageBytes - offset, spare, now_ns);
+  }
 
   // 0, or the errno of the last failed writeback while any page is in error or lost.
   int WriteError();
@@ -121,9 +135,9 @@ class FilePages : public Mapping {
   // When the oldest dirty page without error became dirty (steady clock, ns); INT64_MAX when there
   // is none.
   int64_t oldest_dirty_ns();
-  // First dirty-or-cached index >= from that holds data not yet on disk (delalloc); for SEEK_DATA.
-  // Returns UINT64_MAX when there is none.
-  uint64_t NextDelalloc(uint64_t from);
+  // First index >= from whose page is promised something: it has data that the map does not show.
+  // UINT64_MAX when there is none.
+  uint64_t NextPromised(uint64_t from);
 
   bool TryEvict(PageBuf& page) override;
 
@@ -141,14 +155,15 @@ class FilePages : public Mapping {
   PageBuf& WritableLocked(PageBuf& page, PageBuf& spare) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The page is off the eviction queues already.
   void ErrorsChangedLocked(int delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void MarkDirtyLocked(PageBuf& page, bool delalloc, int64_t now_ns)
+  void MarkDirtyLocked(PageBuf& page, PagePromise promise, int64_t now_ns)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AddPendingLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PendingRemovedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Returns how many were delalloc.
-  size_t DropLocked(uint64_t first, uint64_t last) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes the page's promise away and counts it.
+  PromiseCounts TakePromiseLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  PromiseCounts DropLocked(uint64_t first, uint64_t last) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // `page` was under writeback, which failed.
-  size_t KeepOrGiveUpLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  PromiseCounts KeepOrGiveUpLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsLostLocked(uint64_t index) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AddLostLocked(uint64_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveLostLocked(uint64_t first, uint64_t last) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -163,7 +178,7 @@ class FilePages : public Mapping {
   size_t dirty_count_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t writeback_count_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t error_count_ ABSL_GUARDED_BY(mutex_) = 0;
-  size_t delalloc_count_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t promised_count_ ABSL_GUARDED_BY(mutex_) = 0;
   // Ranges of lost pages, first -> last.
   absl::btree_map<uint64_t, uint64_t> lost_ ABSL_GUARDED_BY(mutex_);
   int write_error_ ABSL_GUARDED_BY(mutex_) = 0;

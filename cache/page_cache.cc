@@ -402,7 +402,8 @@ PageBuf* PageCache::PopFreeLocked() {
   page->queue_next = nullptr;
   page->queue = kNone;
   page->hits.store(0, std::memory_order_relaxed);
-  page->dirty = page->error = page->delalloc = page->behind = page->reading = false;
+  page->dirty = page->error = page->behind = page->reading = false;
+  page->promise = PagePromise::kNone;
   page->pins.store(1, std::memory_order_relaxed);
   return page;
 }

@@ -17,6 +17,11 @@ inline constexpr size_t kPageBytes = 4096;
 
 class Mapping;
 
+// What was promised for a page of a file until a transaction used it: space for its block and the
+// growth of the extent tree (it lies in a hole), or only for the latter (it lies over an unwritten
+// extent, which is to become a written one).
+enum class PagePromise : uint8_t { kNone, kBlock, kConversion };
+
 // One page of a target and the frame that holds it (the XFS pagebuf, at page granularity; longer
 // ranges are described by a LogicalBuffer over the frames of several PageBufs).
 //
@@ -49,7 +54,7 @@ struct PageBuf {
   bool counted_as_data = false;  // PageUse::kData; guarded by the queue lock.
   bool writeback = false;        // A device write of this frame is in flight: contents are frozen.
   bool error = false;            // Its last writeback failed; stays dirty in memory.
-  bool delalloc = false;         // Holds a space reservation: no block allocated on disk yet.
+  PagePromise promise = PagePromise::kNone;
   // It replaced a frame whose device write has not ended: its own must not start before.
   bool behind = false;
 

@@ -37,7 +37,7 @@ Attributes FileSystemImpl::AttributesLocked(Inode& inode) {
   attributes.atime = inode.pending_atime.value_or(attributes.atime);
   if (!S_ISREG(inode.disk.mode)) return attributes;
   attributes.size_bytes = inode.size.load(std::memory_order_acquire);
-  attributes.blocks_512 += inode.delalloc_blocks * (kBlockBytes / 512);
+  attributes.blocks_512 += inode.promised.blocks * (kBlockBytes / 512);
   if (inode.pending_mtime) {
     attributes.mtime = *inode.pending_mtime;
     attributes.ctime = std::max(attributes.ctime, *inode.pending_mtime);

@@ -108,6 +108,13 @@ void Checker::CheckExtent(const DiskInode& inode, uint64_t file_block, const Ext
   usage_.Use({BlockOwner::Kind::kFileData, inode.ino}, value.block, value.length);
   walked.blocks += value.length;
   if (searching_owners_) return;
+  const uint64_t size_blocks =
+      inode.size_bytes / kBlockBytes + (inode.size_bytes % kBlockBytes != 0 ? 1 : 0);
+  if (inode.nlink > 0 && (value.flags & kExtentUnwritten) == 0 &&
+      file_block + value.length > size_blocks &&
+      (written_behind_end_.empty() || written_behind_end_.back() != inode.ino)) {
+    written_behind_end_.push_back(inode.ino);
+  }
   report_.stats.data_blocks += value.length;
   ++report_.stats.extents;
 }

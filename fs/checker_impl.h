@@ -121,6 +121,7 @@ class Checker {
   Status LoadOrphans();
   void CheckOrphan(InodeNumber ino, OrphanKind kind);
   Status CheckLinks();
+  void CheckTruncations();
   void CheckInodeLinks(const InodeInfo& inode);
   void CheckDirectoryLinks(const InodeInfo& inode);
   Status CheckConnections();
@@ -145,6 +146,8 @@ class Checker {
   std::vector<InodeInfo> inodes_;
   std::vector<DirectoryInfo> directories_;
   absl::flat_hash_map<InodeNumber, OrphanKind> orphans_;
+  // Files with written blocks behind their end: legal only while they are being truncated.
+  std::vector<InodeNumber> written_behind_end_;
 };
 
 }  // namespace pbfs

@@ -172,9 +172,18 @@ void Checker::CheckOrphan(InodeNumber ino, OrphanKind kind) {
   problems_.Add("orphan ", ino, ": kind is ", static_cast<uint32_t>(kind));
 }
 
+void Checker::CheckTruncations() {
+  for (const InodeNumber ino : written_behind_end_) {
+    const auto orphan = orphans_.find(ino);
+    if (orphan != orphans_.end() && orphan->second == OrphanKind::kTruncate) continue;
+    problems_.Add("inode ", ino, ": has written blocks behind its end");
+  }
+}
+
 // ---- Links
 
 Status Checker::CheckLinks() {
+  CheckTruncations();
   for (size_t i = 0; i < inodes_.size(); ++i) {
     if (i % 65536 == 0) PBFS_RETURN_IF_ERROR(Progress("links", i, inodes_.size()));
     if (!inodes_[i].damaged()) CheckInodeLinks(inodes_[i]);

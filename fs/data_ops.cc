@@ -241,32 +241,42 @@ void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePa
   }
 }
 
-// Which pages of the range lie in a hole and hold no promise. One look at map and pages together:
-// under the inode's lock no round can move a page from "promised" to "in the map".
-StatusOr<std::vector<bool>> FileSystemImpl::FreshPages(Inode& inode, uint64_t first,
-                                                       uint64_t count) {
-  std::vector<bool> fresh(count, false);
+// What the pages of the range have to be promised: those that lie in a hole or over an unwritten
+// extent and were promised nothing yet. One look at map and pages together: under the inode's lock
+// no round can move a page from "promised" to "in the map".
+StatusOr<std::vector<PagePromise>> FileSystemImpl::MissingPromises(Inode& inode, uint64_t first,
+                                                                   uint64_t count) {
+  std::vector<PagePromise> missing(count, PagePromise::kNone);
   ReaderLock lock(inode.lock);
   ExtentMap map(reader_, space_, inode.disk);
   for (uint64_t at = first; at < first + count;) {
     Extent extent;
     PBFS_ASSIGN_OR_RETURN(extent, map.Lookup(at, static_cast<uint32_t>(first + count - at)));
-    const bool some_promised = extent.is_hole() && inode.pages.CountDelalloc(at, extent.length) > 0;
-    for (uint64_t i = at; extent.is_hole() && i < at + extent.length; ++i) {
-      fresh[i - first] = !some_promised || inode.pages.CountDelalloc(i, 1) == 0;
+    const uint64_t end = at + extent.length;
+    if (extent.is_hole() || extent.unwritten) {
+      const auto needed = extent.is_hole() ? PagePromise::kBlock : PagePromise::kConversion;
+      const bool some_promised = inode.pages.CountPromised(at, extent.length) > 0;
+      for (uint64_t i = at; i < end; ++i) {
+        if (some_promised && inode.pages.CountPromised(i, 1) > 0) continue;
+        missing[i - first] = needed;
+      }
     }
-    at += extent.length;
+    at = end;
   }
-  return fresh;
+  return missing;
 }
 
-StatusOr<std::vector<bool>> FileSystemImpl::ReserveRange(const InodeRef& inode, uint64_t first,
-                                                         uint64_t count) {
+StatusOr<std::vector<PagePromise>> FileSystemImpl::ReserveRange(const InodeRef& inode,
+                                                                uint64_t first, uint64_t count) {
   for (int attempt = 0;; ++attempt) {
-    std::vector<bool> fresh;
-    PBFS_ASSIGN_OR_RETURN(fresh, FreshPages(*inode, first, count));
-    const auto needed = static_cast<uint64_t>(std::count(fresh.begin(), fresh.end(), true));
-    if (writeback_->ReserveFor(*inode, needed)) return fresh;
+    std::vector<PagePromise> missing;
+    PBFS_ASSIGN_OR_RETURN(missing, MissingPromises(*inode, first, count));
+    PromiseCounts needed;
+    for (const PagePromise promise : missing) {
+      needed.blocks += promise == PagePromise::kBlock ? 1 : 0;
+      needed.conversions += promise == PagePromise::kConversion ? 1 : 0;
+    }
+    if (writeback_->ReserveFor(*inode, needed)) return missing;
     if (attempt == 1) return ErrnoError(ENOSPC, "no space left");
     MakeRoom();
     PBFS_RETURN_IF_ERROR(log_->ForceAll());
@@ -308,7 +318,7 @@ Status FileSystemImpl::ZeroOldTail(const InodeRef& inode) {
   if (size % kPageBytes == 0 || !RuleHolds(Rule::kZeroTail)) return OkStatus();
   const uint64_t index = size / kPageBytes;
   // Dirty pages have zeroes behind the end already, and reach the disk before a larger size does.
-  if (inode->pages.IsDirtyOrDelalloc(index)) return OkStatus();
+  if (inode->pages.IsDirtyOrPromised(index)) return OkStatus();
   PageHold hold(pages_);
   PBFS_RETURN_IF_ERROR(FillPage(inode, index, hold));
   PageBuf* spare = pages_.Allocate(PageUse::kData);
@@ -339,9 +349,9 @@ Status FileSystemImpl::WriteLocked(const InodeRef& inode, uint64_t offset_bytes,
   if (end % kPageBytes != 0 && end < size) {
     PBFS_RETURN_IF_ERROR(FillPage(inode, last, hold));
   }
-  std::vector<bool> fresh;
-  PBFS_ASSIGN_OR_RETURN(fresh, ReserveRange(inode, first, last - first + 1));
-  InsertPages(inode, offset_bytes, payload, size, fresh);
+  std::vector<PagePromise> promises;
+  PBFS_ASSIGN_OR_RETURN(promises, ReserveRange(inode, first, last - first + 1));
+  InsertPages(inode, offset_bytes, payload, size, promises);
   // Whatever has happened meanwhile: no round would ever take pages behind the end.
   if (end > size) inode->size.store(end, std::memory_order_release);
   if (!flags.from_page_cache) {
@@ -352,10 +362,10 @@ Status FileSystemImpl::WriteLocked(const InodeRef& inode, uint64_t offset_bytes,
   return CheckRunning();
 }
 
-// Puts the payload into the file's pages; `fresh` ones take over their promise.
+// Puts the payload into the file's pages, which take over their promises.
 void FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t offset_bytes,
                                  const WritePayload& payload, uint64_t size,
-                                 const std::vector<bool>& fresh) {
+                                 const std::vector<PagePromise>& promises) {
   const uint64_t end = offset_bytes + payload.data.size_bytes();
   const uint64_t first = offset_bytes / kPageBytes;
   const int64_t now = NowNs();
@@ -365,16 +375,16 @@ void FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t offset_bytes,
     const uint64_t index = at / kPageBytes;
     const size_t offset = at % kPageBytes;
     const size_t count = std::min<uint64_t>(end - at, kPageBytes - offset);
-    const bool delalloc = fresh[index - first];
+    const PagePromise promise = promises[index - first];
     const size_t frame_index = (at - offset_bytes) / kPageBytes;
     // A page that ends at or behind the end of file is whole too: the rest reads as zeroes.
     if (aligned && (count == kPageBytes || at + count >= size) &&
         frame_index < payload.frames->size() && (*payload.frames)[frame_index] != nullptr) {
       PageBuf* frame = std::exchange((*payload.frames)[frame_index], nullptr);
       std::memset(frame->data + count, 0, kPageBytes - count);
-      inode->pages.InsertDirty(index, *frame, delalloc, now);
+      inode->pages.InsertDirty(index, *frame, promise, now);
     } else {
-      inode->pages.WritePartial(index, offset, payload.data, at - offset_bytes, count, delalloc,
+      inode->pages.WritePartial(index, offset, payload.data, at - offset_bytes, count, promise,
                                 *pages_.Allocate(PageUse::kData), now);
     }
     at += count;
@@ -424,8 +434,9 @@ StatusOr<uint64_t> FileSystemImpl::Seek(InodeNumber ino, uint64_t offset_bytes, 
   if (offset_bytes >= size) return ErrnoError(ENXIO, "behind the end of file");
   uint64_t index = offset_bytes / kPageBytes;
   for (;;) {
-    // Not yet allocated pages first: a block leaves that state only after it is in the map.
-    const uint64_t promised = inode->pages.NextDelalloc(index);
+    // Pages with data that the map does not show first: a block leaves that state only after it is
+    // written in the map.
+    const uint64_t promised = inode->pages.NextPromised(index);
     Extent next;
     {
       ReaderLock lock(inode->lock);

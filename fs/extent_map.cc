@@ -29,6 +29,13 @@ std::span<const uint8_t> BytesOf(const std::vector<InlineExtent>& records) {
   return {reinterpret_cast<const uint8_t*>(records.data()), records.size() * sizeof(InlineExtent)};
 }
 
+bool GoesOn(const Extent& extent, const Extent& next) {
+  return extent.length > 0 && next.length > 0 &&
+         extent.file_block + extent.length == next.file_block &&
+         extent.block + extent.length == next.block && extent.unwritten == next.unwritten &&
+         AgOf(extent.block) == AgOf(next.block);
+}
+
 // A tree's root kept in a local while a Tree works on it, stored back when it changed.
 class DataTree {
  public:
@@ -60,6 +67,7 @@ Status ExtentMap::Check(const Extent& extent) const {
   const uint64_t total = reader_.superblock.total_blocks;
   if (extent.block == 0 || extent.length == 0 || extent.length > kAgBlocks ||
       extent.block >= total || extent.length > total - extent.block ||
+      AgOf(extent.block) != AgOf(extent.block + extent.length - 1) ||
       extent.file_block > kFileBytesMax / kBlockBytes) {
     return CorruptionError(absl::StrCat("inode ", inode_.ino, ": extent at ", extent.file_block,
                                         " -> ", extent.block, "+", extent.length, " out of range"));
@@ -197,17 +205,85 @@ Status ExtentMap::Insert(Transaction& transaction, const Extent& extent) {
                                         " is mapped already"));
   }
   inode_.blocks += extent.length;
+  return PutMerged(transaction, extent);
+}
+
+Status ExtentMap::PutMerged(Transaction& transaction, Extent extent) {
+  Extent next;
+  PBFS_ASSIGN_OR_RETURN(next, Next(extent.file_block + extent.length));
+  if (GoesOn(extent, next)) {
+    PBFS_RETURN_IF_ERROR(Erase(transaction, next.file_block));
+    extent.length += next.length;
+  }
   if (extent.file_block > 0) {
     Extent before;
     PBFS_ASSIGN_OR_RETURN(before, LastBefore(extent.file_block - 1));
-    if (before.length > 0 && before.file_block + before.length == extent.file_block &&
-        before.block + before.length == extent.block && before.unwritten == extent.unwritten &&
-        AgOf(before.block) == AgOf(extent.block)) {
+    if (GoesOn(before, extent)) {
       before.length += extent.length;
-      return Put(transaction, before);
+      extent = before;
     }
   }
   return Put(transaction, extent);
+}
+
+Status ExtentMap::Convert(Transaction& transaction, const Extent& part) {
+  Extent whole;
+  PBFS_ASSIGN_OR_RETURN(whole, LastBefore(part.file_block));
+  const uint64_t skip = part.file_block - whole.file_block;
+  if (whole.length == 0 || skip >= whole.length || part.length == 0 ||
+      part.length > whole.length - skip || whole.block + skip != part.block ||
+      whole.unwritten == part.unwritten) {
+    return CorruptionError(absl::StrCat("inode ", inode_.ino, ": no extent of ", part.length,
+                                        " blocks to convert at ", part.file_block));
+  }
+  const auto before = static_cast<uint32_t>(skip);
+  const uint32_t behind = whole.length - before - part.length;
+  if (before > 0) {
+    PBFS_RETURN_IF_ERROR(
+        Put(transaction, {whole.file_block, whole.block, before, whole.unwritten}));
+  } else {
+    PBFS_RETURN_IF_ERROR(Erase(transaction, whole.file_block));
+  }
+  if (behind > 0) {
+    PBFS_RETURN_IF_ERROR(Put(transaction, {part.file_block + part.length, part.block + part.length,
+                                           behind, whole.unwritten}));
+  }
+  return PutMerged(transaction, part);
+}
+
+Status ExtentMap::Free(Transaction& transaction, const BlockRun& run) {
+  if (inode_.blocks < run.length) {
+    return CorruptionError(absl::StrCat("inode ", inode_.ino, ": blocks is ", inode_.blocks));
+  }
+  PBFS_RETURN_IF_ERROR(space_.Free(transaction, run));
+  inode_.blocks -= run.length;
+  return OkStatus();
+}
+
+StatusOr<uint64_t> ExtentMap::RemoveRange(Transaction& transaction, uint64_t first, uint64_t end) {
+  for (uint32_t i = 0; i < kExtentsPerTransaction && first < end; ++i) {
+    Extent extent;
+    PBFS_ASSIGN_OR_RETURN(extent, Next(first));
+    if (extent.length == 0 || extent.file_block >= end) return end;
+    const uint64_t start = std::max(first, extent.file_block);
+    const uint64_t stop = std::min(end, extent.file_block + extent.length);
+    const auto before = static_cast<uint32_t>(start - extent.file_block);
+    const auto gone = static_cast<uint32_t>(stop - start);
+    const uint32_t behind = extent.length - before - gone;
+    PBFS_RETURN_IF_ERROR(Free(transaction, {extent.block + before, gone}));
+    if (before > 0) {
+      PBFS_RETURN_IF_ERROR(
+          Put(transaction, {extent.file_block, extent.block, before, extent.unwritten}));
+    } else {
+      PBFS_RETURN_IF_ERROR(Erase(transaction, extent.file_block));
+    }
+    if (behind > 0) {
+      PBFS_RETURN_IF_ERROR(
+          Put(transaction, {stop, extent.block + before + gone, behind, extent.unwritten}));
+    }
+    first = stop;
+  }
+  return first;
 }
 
 StatusOr<bool> ExtentMap::RemoveTail(Transaction& transaction, uint64_t first) {
@@ -218,11 +294,7 @@ StatusOr<bool> ExtentMap::RemoveTail(Transaction& transaction, uint64_t first) {
     const uint32_t keep =
         last.file_block < first ? static_cast<uint32_t>(first - last.file_block) : 0;
     const uint32_t gone = last.length - keep;
-    if (inode_.blocks < gone) {
-      return CorruptionError(absl::StrCat("inode ", inode_.ino, ": blocks is ", inode_.blocks));
-    }
-    PBFS_RETURN_IF_ERROR(space_.Free(transaction, {last.block + keep, gone}));
-    inode_.blocks -= gone;
+    PBFS_RETURN_IF_ERROR(Free(transaction, {last.block + keep, gone}));
     if (keep == 0) {
       PBFS_RETURN_IF_ERROR(Erase(transaction, last.file_block));
     } else {

@@ -40,12 +40,21 @@ class ExtentMap {
   // allocation goal.
   StatusOr<BlockNumber> Goal(uint64_t file_block) const;
 
-  // Maps a hole; merged with the extent before it where both are contiguous.
+  // Maps a hole; merged with the extents before and behind it where they go on, in file, on the
+  // device and in state.
   Status Insert(Transaction& transaction, const Extent& extent);
+
+  // Makes a part of one extent unwritten, or written: it is split and merged as needed. EUCLEAN
+  // when `part` (its place, its former state reversed) is not what the map has there.
+  Status Convert(Transaction& transaction, const Extent& part);
 
   // Unmaps and frees the highest extents at or behind `first`, at most kExtentsPerTransaction of
   // them; true when none is left there.
   StatusOr<bool> RemoveTail(Transaction& transaction, uint64_t first);
+
+  // Unmaps and frees what lies in [first, end), from the start on, at most kExtentsPerTransaction
+  // pieces; returns the file block up to which nothing is left, at most `end`.
+  StatusOr<uint64_t> RemoveRange(Transaction& transaction, uint64_t first, uint64_t end);
 
   // Visits all extents, ascending, until false.
   Status Scan(const std::function<bool(const Extent&)>& visit) const;
@@ -54,6 +63,9 @@ class ExtentMap {
   StatusOr<Extent> LastBefore(uint64_t file_block) const;  // Highest with start <= file_block.
   Status Check(const Extent& extent) const;
   Status Put(Transaction& transaction, const Extent& extent);
+  // As Put(), merged with its neighbours. What is not merged stays as it is.
+  Status PutMerged(Transaction& transaction, Extent extent);
+  Status Free(Transaction& transaction, const BlockRun& run);
   Status Erase(Transaction& transaction, uint64_t file_block);
   Status ToTree(Transaction& transaction);
   uint32_t inline_count() const {

@@ -228,6 +228,11 @@ class FileSystem {
   virtual void Fsync(InodeNumber ino, bool datasync, Done done) = 0;
   // SEEK_DATA or SEEK_HOLE; ENXIO past the end.
   virtual StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) = 0;
+  // fallocate(2): mode 0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE;
+  // EOPNOTSUPP for others. ENOSPC comes before anything is changed, but when free space is in
+  // pieces and all but gone: then a part may stay allocated.
+  virtual Status Fallocate(InodeNumber ino, int mode, uint64_t offset_bytes, uint64_t length_bytes,
+                           bool kill_suidgid) = 0;
 
   // --- Whole filesystem
   virtual StatusOr<SpaceStats> StatFs() = 0;

@@ -24,7 +24,7 @@
 namespace pbfs {
 
 // The mounted filesystem: puts the parts together. Its member functions are in mount.cc,
-// name_ops.cc, attribute_ops.cc and data_ops.cc.
+// name_ops.cc, attribute_ops.cc, data_ops.cc, size_ops.cc and fallocate_ops.cc.
 class FileSystemImpl final : public FileSystem {
  public:
   FileSystemImpl(BlockDevice& device, const MountOptions& options, const Superblock& superblock);
@@ -70,6 +70,8 @@ class FileSystemImpl final : public FileSystem {
              const WriteFlags& flags, Done done) override;
   void Fsync(InodeNumber ino, bool datasync, Done done) override;
   StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) override;
+  Status Fallocate(InodeNumber ino, int mode, uint64_t offset_bytes, uint64_t length_bytes,
+                   bool kill_suidgid) override;
 
   StatusOr<SpaceStats> StatFs() override;
   StatusOr<uint64_t> Trim(uint64_t start_bytes, uint64_t length_bytes,
@@ -127,12 +129,12 @@ class FileSystemImpl final : public FileSystem {
   Status WriteLocked(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
                      const WriteFlags& flags);
   Status KillPrivileges(const InodeRef& inode);
-  // Promises space for the pages of the range that have no block and no promise yet, and says
-  // which.
-  StatusOr<std::vector<bool>> ReserveRange(const InodeRef& inode, uint64_t first, uint64_t count);
+  // Promises the pages of the range what they need and do not have yet, and says what.
+  StatusOr<std::vector<PagePromise>> ReserveRange(const InodeRef& inode, uint64_t first,
+                                                  uint64_t count);
   void InsertPages(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
-                   uint64_t size, const std::vector<bool>& fresh);
-  StatusOr<std::vector<bool>> FreshPages(Inode& inode, uint64_t first, uint64_t count);
+                   uint64_t size, const std::vector<PagePromise>& promises);
+  StatusOr<std::vector<PagePromise>> MissingPromises(Inode& inode, uint64_t first, uint64_t count);
   // Makes sure the page is cached if it has data on disk, zeroed behind the end of file; `hold`
   // keeps it there.
   Status FillPage(const InodeRef& inode, uint64_t index, PageHold& hold);
@@ -143,6 +145,21 @@ class FileSystemImpl final : public FileSystem {
   void CutPages(const InodeRef& inode, uint64_t size, PageBuf& spare);
   void FinishShrink(const InodeRef& inode, uint64_t first_gone, bool on_tree);
   Status Grow(const InodeRef& inode, uint64_t size);
+
+  // Ranges (fallocate_ops.cc).
+  struct RangeChange;
+  struct StepResult {
+    uint64_t next;    // File block the step came to.
+    uint64_t filled;  // Blocks it allocated.
+  };
+  Status FallocateLocked(const InodeRef& inode, int mode, uint64_t start, uint64_t end);
+  StatusOr<uint64_t> BeginChange(const InodeRef& inode, const RangeChange& change);
+  StatusOr<uint64_t> CountBlocksToFill(Inode& inode, const RangeChange& change);
+  Status ChangeRange(const InodeRef& inode, const RangeChange& change);
+  StatusOr<StepResult> ChangeStep(Operation& operation, const InodeRef& inode,
+                                  const RangeChange& change, uint64_t at);
+  StatusOr<uint32_t> FillHole(Transaction& transaction, ExtentMap& map, uint64_t file_block,
+                              uint32_t wanted);
 
   ShutdownDevice device_;
   const std::function<void(const std::string&)> log_line_;

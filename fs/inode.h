@@ -83,8 +83,9 @@ struct Inode {
     bool starts_round = false;  // It may have to wait, so a completion must not call it.
   };
   std::vector<RoundWaiter> round_waiters ABSL_GUARDED_BY(writeback_lock);
+  // What dirty pages were promised: blocks and conversions, and the metadata that those need.
+  PromiseCounts promised ABSL_GUARDED_BY(writeback_lock);
   uint64_t metadata_reserved ABSL_GUARDED_BY(writeback_lock) = 0;
-  uint64_t delalloc_blocks ABSL_GUARDED_BY(writeback_lock) = 0;
   // Time of the newest write that did not come from the kernel's page cache, until an operation
   // stores it (SetWriteTime) or sets a modification time itself.
   std::optional<Time> pending_mtime ABSL_GUARDED_BY(writeback_lock);

@@ -76,7 +76,7 @@ void FileSystemImpl::CutPages(const InodeRef& inode, uint64_t size, PageBuf& spa
   writeback_->Unpromise(*inode, inode->pages.Drop(first_gone, UINT64_MAX));
   if (size % kPageBytes == 0) return;
   const uint64_t last = size / kPageBytes;
-  if (!inode->pages.IsDirtyOrDelalloc(last)) {
+  if (!inode->pages.IsDirtyOrPromised(last)) {
     inode->pages.DropCached(last);  // Read again, it is masked.
   } else {
     PageCache::Pin(spare);  // ZeroTail() takes a pin over.

@@ -20,6 +20,8 @@ constexpr size_t kRequestBytesMax = 1 << 20;
 // Tree nodes that new extents of one inode may need: a path, and a leaf per this many blocks.
 constexpr uint64_t kMetadataPerInode = 4;
 constexpr uint64_t kBlocksPerMetadataBlock = 64;
+// What a written block in the middle of an unwritten extent adds.
+constexpr uint64_t kExtentsPerConversion = 2;
 
 // The page that the stored size ends in.
 uint64_t StoredTail(const Inode& inode) {
@@ -79,28 +81,37 @@ void Writeback::Stop() {
 
 // ---- Promises -----------------------------------------------------------------------------------
 
-bool Writeback::ReserveFor(Inode& inode, uint64_t blocks) {
-  if (blocks == 0) return true;
+bool Writeback::ReserveFor(Inode& inode, const PromiseCounts& pages) {
+  if (pages.sum() == 0) return true;
   MutexLock lock(inode.writeback_lock);
-  const uint64_t after = inode.delalloc_blocks + blocks;
-  const uint64_t metadata = kMetadataPerInode + after / kBlocksPerMetadataBlock;
+  PromiseCounts after = inode.promised;
+  after += pages;
+  const uint64_t metadata =
+      kMetadataPerInode +
+      (after.blocks + kExtentsPerConversion * after.conversions) / kBlocksPerMetadataBlock;
   const uint64_t more = metadata > inode.metadata_reserved ? metadata - inode.metadata_reserved : 0;
-  if (!space_.Reserve(blocks + more)) return false;
-  inode.delalloc_blocks = after;
+  if (!space_.Reserve(pages.blocks + more, /*privileged=*/pages.blocks == 0)) return false;
+  inode.promised = after;
   inode.metadata_reserved += more;
   return true;
 }
 
-void Writeback::Unpromise(Inode& inode, uint64_t blocks) {
-  if (blocks == 0) return;
-  uint64_t metadata = 0;
-  {
-    MutexLock lock(inode.writeback_lock);
-    PBFS_CHECK(inode.delalloc_blocks >= blocks);
-    inode.delalloc_blocks -= blocks;
-    if (inode.delalloc_blocks == 0) metadata = std::exchange(inode.metadata_reserved, 0);
-  }
-  space_.Unreserve(blocks + metadata);
+uint64_t Writeback::EndPromise(Inode& inode, const PromiseCounts& pages) {
+  MutexLock lock(inode.writeback_lock);
+  PromiseCounts& promised = inode.promised;
+  PBFS_CHECK(promised.blocks >= pages.blocks);
+  PBFS_CHECK(promised.conversions >= pages.conversions);
+  promised.blocks -= pages.blocks;
+  promised.conversions -= pages.conversions;
+  return promised.sum() == 0 ? std::exchange(inode.metadata_reserved, 0) : 0;
+}
+
+void Writeback::Unpromise(Inode& inode, const PromiseCounts& pages) {
+  if (pages.sum() > 0) space_.Unreserve(pages.blocks + EndPromise(inode, pages));
+}
+
+void Writeback::UsePromise(Inode& inode, const PromiseCounts& pages) {
+  if (pages.sum() > 0) space_.Unreserve(EndPromise(inode, pages));
 }
 
 // ---- Dirty inodes -------------------------------------------------------------------------------
@@ -264,15 +275,17 @@ Status Writeback::MapPages(Round& round) {
         }
       }
       if (extent.is_hole()) {
-        if (!round.claimed.empty()) {
-          const Extent& last = round.claimed.back();
+        if (!round.extents.empty()) {
+          const Extent& last = round.extents.back();
           goal = last.block + last.length;
           if (goal >= reader_.superblock.total_blocks) goal = 0;
         }
         BlockRun claimed;
         PBFS_ASSIGN_OR_RETURN(claimed, ClaimRun(goal, extent.length));
         extent = {file_block, claimed.block, claimed.length, false};
-        round.claimed.push_back(extent);
+        round.extents.push_back(extent);
+      } else if (extent.unwritten) {
+        round.extents.push_back(extent);
       }
       for (uint32_t i = 0; i < extent.length; ++i) round.blocks.push_back(extent.block + i);
       file_block += extent.length;
@@ -352,7 +365,7 @@ bool Writeback::EndsWithoutWaiting(const Batch& batch) {
   if (batch.writes->any_failed()) return false;
   for (const auto& round : batch.rounds) {
     Inode& inode = *round->inode;
-    if (!round->status.ok() || !round->failure.ok() || !round->claimed.empty()) return false;
+    if (!round->status.ok() || !round->failure.ok() || !round->extents.empty()) return false;
     if (round->size_after > inode.stored_size.load(std::memory_order_acquire)) return false;
     MutexLock lock(inode.writeback_lock);
     if (inode.pending_mtime) return false;
@@ -384,30 +397,36 @@ Status Writeback::CommitRound(Round& round) {
     MutexLock lock(inode.writeback_lock);
     timed = inode.pending_mtime.has_value();
   }
-  if (round.committed == round.claimed.size() && !grows && !timed) return OkStatus();
+  if (round.committed == round.extents.size() && !grows && !timed) return OkStatus();
   return CommitExtents(round, grows);
+}
+
+Status Writeback::ChangeMap(Operation& operation, ExtentMap& map, const Extent& extent) {
+  Transaction& transaction = operation.transaction();
+  if (extent.unwritten) {
+    return map.Convert(transaction, {extent.file_block, extent.block, extent.length, false});
+  }
+  PBFS_RETURN_IF_ERROR(space_.CommitClaim(transaction, {extent.block, extent.length}));
+  return map.Insert(transaction, extent);
 }
 
 Status Writeback::CommitExtents(Round& round, bool grows) {
   size_t next = round.committed;
   do {
-    const size_t end = std::min(next + kExtentsPerTransaction, round.claimed.size());
-    const bool last = end == round.claimed.size();
+    const size_t end = std::min(next + kExtentsPerTransaction, round.extents.size());
+    const bool last = end == round.extents.size();
     // Space was promised when the data was accepted: nothing more to reserve.
     const OperationRunner::Needs needs{.space_blocks = 0, .privileged = true, .retry = false};
     PBFS_RETURN_IF_ERROR(runner_.Run(needs, [&](Operation& operation) -> Status {
       DiskInode& disk = operation.Edit(round.inode);
       ExtentMap map(reader_, space_, disk);
       for (size_t i = next; i < end; ++i) {
-        const Extent& extent = round.claimed[i];
-        PBFS_RETURN_IF_ERROR(
-            space_.CommitClaim(operation.transaction(), {extent.block, extent.length}));
-        PBFS_RETURN_IF_ERROR(map.Insert(operation.transaction(), extent));
+        PBFS_RETURN_IF_ERROR(ChangeMap(operation, map, round.extents[i]));
       }
       // With each step the size that goes with it: a crash leaves no blocks behind the end.
       uint64_t size = round.size_after;
       if (!last) {
-        const Extent& extent = round.claimed[end - 1];
+        const Extent& extent = round.extents[end - 1];
         size = std::min(size, (extent.file_block + extent.length) * kBlockBytes);
       }
       disk.size_bytes = std::max(disk.size_bytes, size);
@@ -419,7 +438,7 @@ Status Writeback::CommitExtents(Round& round, bool grows) {
     }));
     next = end;
     round.committed = next;
-  } while (next < round.claimed.size());
+  } while (next < round.extents.size());
   return OkStatus();
 }
 
@@ -465,20 +484,20 @@ void Writeback::KeepGoodParts(Round& round) {
   uint64_t end = 0;
   size_t at = 0;
   std::vector<Extent> good;
-  for (const Extent& extent : round.claimed) {
+  for (const Extent& extent : round.extents) {
     while (round.pages[at].index < extent.file_block) ++at;
     for (uint32_t i = 0; i < extent.length; ++i) {
       const BlockNumber block = extent.block + i;
       if (round.errors[at + i] != 0) {
-        space_.Unclaim({block, 1});
+        if (!extent.unwritten) space_.Unclaim({block, 1});
       } else if (i > 0 && round.errors[at + i - 1] == 0) {
         ++good.back().length;
       } else {
-        good.push_back({extent.file_block + i, block, 1, false});
+        good.push_back({extent.file_block + i, block, 1, extent.unwritten});
       }
     }
   }
-  round.claimed = std::move(good);
+  round.extents = std::move(good);
   for (size_t i = 0; i < round.pages.size(); ++i) {
     if (round.errors[i] == 0) end = (round.pages[i].index + 1) * kBlockBytes;
   }
@@ -490,8 +509,9 @@ void Writeback::FinishRound(Round& round) {
   if (round.status.ok() && !round.failure.ok()) KeepGoodParts(round);
   if (round.status.ok()) round.status = CommitRound(round);
   if (!round.status.ok()) {
-    for (size_t i = round.committed; i < round.claimed.size(); ++i) {
-      space_.Unclaim({round.claimed[i].block, round.claimed[i].length});
+    for (size_t i = round.committed; i < round.extents.size(); ++i) {
+      const Extent& extent = round.extents[i];
+      if (!extent.unwritten) space_.Unclaim({extent.block, extent.length});
     }
     // That the filesystem became read-only has been said.
     if (options_.log && log_.error().ok()) {
@@ -505,16 +525,16 @@ void Writeback::FinishRound(Round& round) {
 // Its pages, promise and slot.
 void Writeback::EndRound(Round& round) {
   Inode& inode = *round.inode;
-  size_t real = 0;
+  PromiseCounts used;
   for (size_t i = 0; i < round.committed; ++i) {
-    real += inode.pages.ClearDelalloc(round.claimed[i].file_block, round.claimed[i].length);
+    used += inode.pages.ClearPromises(round.extents[i].file_block, round.extents[i].length);
   }
-  size_t given_up = 0;
+  PromiseCounts given_up;
   for (size_t i = 0; i < round.pages.size(); ++i) {
     const int error = round.status.ok() ? round.errors[i] : WriteErrno(ErrnoOf(round.status));
     given_up += inode.pages.EndWriteback(round.pages[i], error);
   }
-  UsePromise(inode, real);
+  UsePromise(inode, used);
   Unpromise(inode, given_up);
   ReleaseRoundSlot(inode, round.status.ok() ? round.failure : round.status);
 }
@@ -527,18 +547,6 @@ Status Writeback::ErrorOf(Inode& inode) {
 Status Writeback::DataError(const Inode& inode, int error) const {
   return ErrnoError(error, absl::StrCat(device_.geometry().name, ": inode ", inode.ino,
                                         ": some data could not be written"));
-}
-
-void Writeback::UsePromise(Inode& inode, uint64_t blocks) {
-  if (blocks == 0) return;
-  uint64_t metadata = 0;
-  {
-    MutexLock lock(inode.writeback_lock);
-    PBFS_CHECK(inode.delalloc_blocks >= blocks);
-    inode.delalloc_blocks -= blocks;
-    if (inode.delalloc_blocks == 0) metadata = std::exchange(inode.metadata_reserved, 0);
-  }
-  space_.Unreserve(metadata);
 }
 
 void Writeback::ExtentLoop() {

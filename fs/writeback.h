@@ -28,9 +28,10 @@ namespace pbfs {
 // The unit is a *round*: one inode's dirty pages at one moment, ascending. A round claims blocks
 // for what has none (late, contiguous), writes everything in one batch - rounds of many inodes
 // share a batch, sorted by device block - and only when all its I/O has completed logs the new
-// extents and the new size in a transaction. An inode has one round at a time. So a size never
-// becomes visible after a crash before the data below it, and a page past the old end never before
-// the zeroed tail of the old last block, which is in the same round or an earlier one.
+// extents, the unwritten ones that are written now, and the new size in a transaction. An inode has
+// one round at a time. So a size never becomes visible after a crash before the data below it, and
+// a page past the old end never before the zeroed tail of the old last block, which is in the same
+// round or an earlier one.
 //
 // Threads: whoever starts a round submits its I/O; the extent worker runs the transactions; the
 // flusher starts rounds by age and by the amount of dirty data. Completions never wait; a round
@@ -77,22 +78,25 @@ class Writeback {
   // Somebody waits for a page frame.
   void Kick() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Space promised to `blocks` new dirty blocks of the inode: for the data and the growth of its
-  // extent tree. False: not that much space.
-  bool ReserveFor(Inode& inode, uint64_t blocks);
-  // Dirty blocks were dropped (truncate): gives back what they had.
-  void Unpromise(Inode& inode, uint64_t blocks);
+  // Space promised to new dirty pages of the inode: for the data of those that have no block, and
+  // for the growth of its extent tree, which may come from the reserve when there are none of
+  // those. False: not that much space.
+  bool ReserveFor(Inode& inode, const PromiseCounts& pages);
+  // Dirty pages were dropped (truncate): gives back what they had.
+  void Unpromise(Inode& inode, const PromiseCounts& pages);
 
  private:
   struct Round {
     InodeRef inode;
     std::vector<FilePages::DirtyPage> pages;
-    std::vector<Extent> claimed;      // New extents, not in the map yet.
+    // What changes in the map, ascending: new extents, and (with `unwritten`) parts of unwritten
+    // ones that become written.
+    std::vector<Extent> extents;
     uint64_t size_after = 0;          // disk.size_bytes may rise to this.
     std::vector<BlockNumber> blocks;  // Where each page goes.
     std::vector<int> errors;          // Why each page does not get to the device; 0: it does.
     size_t first_piece = 0;           // In the batch.
-    size_t committed = 0;             // Of `claimed`, in committed transactions.
+    size_t committed = 0;             // Of `extents`, in committed transactions.
     Status status;                    // Of the round as a whole: not OK fails all pages.
     Status failure;                   // The first of `errors`, in words.
   };
@@ -101,8 +105,10 @@ class Writeback {
     std::unique_ptr<WriteBatch> writes;
   };
 
-  // Dirty blocks became real ones: their promise is used up.
-  void UsePromise(Inode& inode, uint64_t blocks);
+  // Dirty pages got their blocks: what they were promised is used up.
+  void UsePromise(Inode& inode, const PromiseCounts& pages);
+  // Takes the pages off what the inode was promised; returns what of it is left over.
+  uint64_t EndPromise(Inode& inode, const PromiseCounts& pages);
   // True: the caller owns the inode's round slot.
   bool TryClaimRoundSlot(Inode& inode);
   void ReleaseRoundSlot(Inode& inode, const Status& status);
@@ -125,6 +131,7 @@ class Writeback {
   Status DataError(const Inode& inode, int error) const;
   Status CommitRound(Round& round);
   Status CommitExtents(Round& round, bool grows);
+  Status ChangeMap(Operation& operation, ExtentMap& map, const Extent& extent);
   // True when a round of the inode would store something.
   bool NeedsRound(Inode& inode);
   int64_t PagesToWrite() const;

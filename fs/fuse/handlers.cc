@@ -63,6 +63,7 @@ fuse_lowlevel_ops MakeOperations() {
   operations.create = HandleCreate;
   operations.ioctl = HandleIoctl;
   operations.lseek = HandleLseek;
+  operations.fallocate = HandleFallocate;
   return operations;
 }
 

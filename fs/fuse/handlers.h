@@ -13,7 +13,7 @@ namespace pbfs::fuse {
 
 // What libfuse dispatches to. An operation that is not set is answered ENOSYS by libfuse, which
 // makes the kernel stop asking and do without: ACCESS (default_permissions), FLUSH, BMAP, POLL,
-// COPY_FILE_RANGE, FALLOCATE, locks.
+// COPY_FILE_RANGE, locks.
 fuse_lowlevel_ops MakeOperations();
 
 // We are the only writer: what the kernel knows stays true.
@@ -79,6 +79,8 @@ void HandleWrite(fuse_req_t request, fuse_ino_t nodeid, fuse_bufvec* data, off_t
 void HandleFsync(fuse_req_t request, fuse_ino_t nodeid, int datasync, fuse_file_info* file);
 void HandleLseek(fuse_req_t request, fuse_ino_t nodeid, off_t offset, int whence,
                  fuse_file_info* file);
+void HandleFallocate(fuse_req_t request, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
+                     fuse_file_info* file);
 
 // handlers_directory.cc
 void HandleReadDir(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset,

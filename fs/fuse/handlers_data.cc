@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// File contents: open, read, write, fsync, seek.
+// File contents: open, read, write, fsync, seek, fallocate.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -161,6 +161,17 @@ void HandleLseek(fuse_req_t request, fuse_ino_t nodeid, off_t offset, int whence
     if (!found.ok()) return ReplyStatus(request, found.status());
     fuse_reply_lseek(request, static_cast<off_t>(*found));
   });
+}
+
+// The kernel leaves taking away set-id bits to us, and does not say whether the caller may keep
+// them, which root may.
+void HandleFallocate(fuse_req_t request, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
+                     fuse_file_info*) {
+  Session& session = SessionOf(request);
+  const bool kill_suidgid = fuse_req_ctx(request)->uid != 0;
+  ReplyStatus(request,
+              session.fs().Fallocate(session.InodeOf(nodeid), mode, static_cast<uint64_t>(offset),
+                                     static_cast<uint64_t>(length), kill_suidgid));
 }
 
 }  // namespace pbfs::fuse

@@ -132,11 +132,11 @@ class Stress {
     words.fill(NumberOf(f, index, ++file.versions[index]));
     if (whole) {
       std::memcpy(frame->data, words.data(), kPageBytes);
-      file.pages.InsertDirty(index, *frame, false, 1);
+      file.pages.InsertDirty(index, *frame, PagePromise::kNone, 1);
       return;
     }
-    file.pages.WritePartial(index, 0, LogicalBuffer(words.data(), kPageBytes), 0, kPageBytes, false,
-                            *frame, 1);
+    file.pages.WritePartial(index, 0, LogicalBuffer(words.data(), kPageBytes), 0, kPageBytes,
+                            PagePromise::kNone, *frame, 1);
   }
 
   void Flusher() {

@@ -22,7 +22,7 @@ struct ModelPage {
   Bytes bytes{};
   bool dirty = false;
   bool error = false;
-  bool delalloc = false;
+  PagePromise promise = PagePromise::kNone;
   // Its contents are being written; or, when dirty, former contents still are.
   bool in_flight = false;
   int64_t dirty_since_ns = 0;
@@ -60,7 +60,7 @@ class Model {
         if (!in_flight_.empty()) EndOne(Random(in_flight_.size()), Random(4) == 0);
         return;
       case 9:
-        return ClearDelalloc();
+        return ClearPromises();
       case 10:
         return Drop();
       case 11:
@@ -78,14 +78,14 @@ class Model {
     size_t dirty = 0;
     bool errors = false;
     int64_t oldest_ns = INT64_MAX;
-    uint64_t next_delalloc = UINT64_MAX;
+    uint64_t next_promised = UINT64_MAX;
     for (auto it = model_.rbegin(); it != model_.rend(); ++it) {
       dirty += it->second.dirty ? 1 : 0;
       errors |= it->second.error;
       if (it->second.dirty && !it->second.error) {
         oldest_ns = std::min(oldest_ns, it->second.dirty_since_ns);
       }
-      if (it->second.delalloc) next_delalloc = it->first;
+      if (it->second.promise != PagePromise::kNone) next_promised = it->first;
     }
     ASSERT_EQ(file_.page_count(), model_.size());
     ASSERT_EQ(file_.dirty_count(), dirty);
@@ -93,7 +93,7 @@ class Model {
     ASSERT_EQ(pages_.dirty_pages.load(), static_cast<int64_t>(dirty + in_flight_.size()));
     ASSERT_EQ(file_.HasErrors(), errors);
     ASSERT_EQ(file_.oldest_dirty_ns(), oldest_ns);
-    ASSERT_EQ(file_.NextDelalloc(0), next_delalloc);
+    ASSERT_EQ(file_.NextPromised(0), next_promised);
     ComparePages();
     for (const InFlight& write : in_flight_) {
       ASSERT_EQ(std::memcmp(write.page.page->data, write.frozen.data(), kPageBytes), 0)
@@ -118,9 +118,9 @@ class Model {
     return it == model_.end() ? nullptr : &it->second;
   }
   // What any write does to the state of a page.
-  void MarkDirty(ModelPage& page, uint64_t index, bool delalloc) {
+  void MarkDirty(ModelPage& page, uint64_t index, PagePromise promise) {
     for (InFlight& write : in_flight_) write.replaced |= write.page.index == index;
-    page.delalloc |= delalloc;
+    if (page.promise == PagePromise::kNone) page.promise = promise;
     if (!page.dirty || page.error) page.dirty_since_ns = now_ns_;
     page.dirty = true;
     page.error = false;
@@ -134,15 +134,15 @@ class Model {
   }
   void InsertDirty() {
     const uint64_t index = RandomIndex();
-    const bool delalloc = Random(2) == 0;
+    const auto promise = static_cast<PagePromise>(Random(3));
     Bytes bytes;
-    file_.InsertDirty(index, RandomFrame(bytes), delalloc, now_ns_);
+    file_.InsertDirty(index, RandomFrame(bytes), promise, now_ns_);
     model_[index].bytes = bytes;
-    MarkDirty(model_[index], index, delalloc);
+    MarkDirty(model_[index], index, promise);
   }
   void WritePartial() {
     const uint64_t index = RandomIndex();
-    const bool delalloc = Random(2) == 0;
+    const auto promise = static_cast<PagePromise>(Random(3));
     const size_t offset = Random(kPageBytes);
     const size_t length = 1 + Random(kPageBytes - offset);
     Bytes source;
@@ -153,10 +153,10 @@ class Model {
     const size_t split = 1 + Random(kPageBytes - 1);
     LogicalBuffer buffer(source.data(), split);
     buffer.Append(source.data() + split, kPageBytes - split);
-    file_.WritePartial(index, offset, buffer, source_offset, length, delalloc, RandomFrame(ignored),
+    file_.WritePartial(index, offset, buffer, source_offset, length, promise, RandomFrame(ignored),
                        now_ns_);
     std::memcpy(model_[index].bytes.data() + offset, source.data() + source_offset, length);
-    MarkDirty(model_[index], index, delalloc);
+    MarkDirty(model_[index], index, promise);
   }
   void Collect() {
     const uint64_t first = RandomIndex();
@@ -170,7 +170,7 @@ class Model {
       if (!page.dirty || page.error || page.in_flight) continue;
       ASSERT_LT(taken, round.size());
       ASSERT_EQ(round[taken].index, index);
-      ASSERT_EQ(round[taken].delalloc, page.delalloc);
+      ASSERT_EQ(round[taken].promise, page.promise);
       page.dirty = false;
       page.in_flight = true;
       in_flight_.push_back({round[taken], page.bytes});
@@ -187,17 +187,20 @@ class Model {
     page->in_flight = false;
     if (!write.replaced && failed) page->dirty = page->error = true;
   }
-  void ClearDelalloc() {
+  static void Count(PromiseCounts& counts, PagePromise promise) {
+    counts.blocks += promise == PagePromise::kBlock ? 1 : 0;
+    counts.conversions += promise == PagePromise::kConversion ? 1 : 0;
+  }
+  void ClearPromises() {
     const uint64_t first = RandomIndex();
     const size_t count = Random(kIndexEnd);
-    size_t cleared = 0;
+    PromiseCounts cleared;
     for (auto& [index, page] : model_) {
-      if (index < first || index >= first + count || !page.delalloc) continue;
-      page.delalloc = false;
-      ++cleared;
+      if (index < first || index >= first + count) continue;
+      Count(cleared, std::exchange(page.promise, PagePromise::kNone));
     }
-    ASSERT_EQ(file_.CountDelalloc(first, count), cleared);
-    ASSERT_EQ(file_.ClearDelalloc(first, count), cleared);
+    ASSERT_EQ(file_.CountPromised(first, count), cleared.sum());
+    ASSERT_EQ(file_.ClearPromises(first, count), cleared);
   }
   void Drop() {
     const uint64_t first = RandomIndex();
@@ -205,13 +208,13 @@ class Model {
     for (const auto& [index, page] : model_) {
       if (index >= first && index <= last && page.in_flight) return;
     }
-    size_t delalloc = 0;
+    PromiseCounts promised;
     std::erase_if(model_, [&](const auto& entry) {
       if (entry.first < first || entry.first > last) return false;
-      delalloc += entry.second.delalloc ? 1 : 0;
+      Count(promised, entry.second.promise);
       return true;
     });
-    ASSERT_EQ(file_.Drop(first, last), delalloc);
+    ASSERT_EQ(file_.Drop(first, last), promised);
   }
   void ZeroTail() {
     const uint64_t index = RandomIndex();
@@ -222,7 +225,7 @@ class Model {
     if (page == nullptr) return;
     std::fill(page->bytes.begin() + static_cast<ptrdiff_t>(offset), page->bytes.end(),
               std::byte{0});
-    MarkDirty(*page, index, false);
+    MarkDirty(*page, index, PagePromise::kNone);
   }
   void RetryErrors() {
     file_.RetryErrors();
@@ -231,7 +234,8 @@ class Model {
   void Evict() {
     EvictAll(pages_);
     std::erase_if(model_, [](const auto& entry) {
-      return !entry.second.dirty && !entry.second.delalloc && !entry.second.in_flight;
+      return !entry.second.dirty && entry.second.promise == PagePromise::kNone &&
+             !entry.second.in_flight;
     });
   }
 
@@ -242,7 +246,8 @@ class Model {
       const ModelPage* page = Find(index);
       ASSERT_EQ(found[index] != nullptr, page != nullptr) << index;
       ASSERT_EQ(file_.Contains(index), page != nullptr);
-      ASSERT_EQ(file_.IsDirtyOrDelalloc(index), page != nullptr && (page->dirty || page->delalloc));
+      ASSERT_EQ(file_.IsDirtyOrPromised(index),
+                page != nullptr && (page->dirty || page->promise != PagePromise::kNone));
       if (page == nullptr) continue;
       ASSERT_EQ(std::memcmp(found[index]->data, page->bytes.data(), kPageBytes), 0) << index;
     }

@@ -22,16 +22,16 @@ class FilePagesTest : public testing::Test {
     FillPage(frame, value);
     return frame;
   }
-  void AddDirty(uint64_t index, uint8_t value, bool delalloc = false, int64_t now_ns = 1) {
-    file_.InsertDirty(index, NewFrame(value), delalloc, now_ns);
+  void AddDirty(uint64_t index, uint8_t value, bool promised = false, int64_t now_ns = 1) {
+    file_.InsertDirty(index, NewFrame(value), PromiseOf(promised), now_ns);
   }
   void AddClean(uint64_t index, uint8_t value) { file_.InsertClean(index, NewFrame(value)); }
-  void Write(uint64_t index, size_t offset, size_t length, uint8_t value, bool delalloc = false,
+  void Write(uint64_t index, size_t offset, size_t length, uint8_t value, bool promised = false,
              int64_t now_ns = 1) {
     std::array<uint8_t, kPageBytes + 16> bytes;
     bytes.fill(value);
     file_.WritePartial(index, offset, LogicalBuffer(bytes.data(), bytes.size()), 16, length,
-                       delalloc, NewFrame(0xee), now_ns);
+                       PromiseOf(promised), NewFrame(0xee), now_ns);
   }
   std::vector<FilePages::DirtyPage> Collect(uint64_t first = 0, uint64_t last = UINT64_MAX,
                                             size_t max_pages = SIZE_MAX) {
@@ -258,7 +258,7 @@ TEST_F(FilePagesTest, FailedPagesBeyondTheLimitAreLostUntilWrittenAnewOrDropped)
   for (const uint64_t index : {1, 2, 3, 7}) AddDirty(index, 5, index == 2);
   const size_t used = FramesUsed();
   size_t given_up = 0;
-  for (const auto& page : Collect()) given_up += file_.EndWriteback(page, ENOSPC);
+  for (const auto& page : Collect()) given_up += file_.EndWriteback(page, ENOSPC).blocks;
   pages_.error_pages = kept;
   EXPECT_EQ(given_up, 1u);
   EXPECT_EQ(FramesUsed(), used - 4);
@@ -294,19 +294,19 @@ TEST_F(FilePagesTest, RetryErrorsMakesPagesCollectableOnceMore) {
   EXPECT_EQ(file_.dirty_count(), 0u);
 }
 
-TEST_F(FilePagesTest, DelallocIsInheritedByAReplacingPage) {
+TEST_F(FilePagesTest, PromisesAreInheritedByAReplacingPage) {
   AddDirty(1, 5, true);
-  EXPECT_TRUE(file_.IsDirtyOrDelalloc(1));
+  EXPECT_TRUE(file_.IsDirtyOrPromised(1));
   const auto round = Collect();
-  EXPECT_TRUE(round[0].delalloc);
-  EXPECT_TRUE(file_.IsDirtyOrDelalloc(1));
+  EXPECT_EQ(round[0].promise, PagePromise::kBlock);
+  EXPECT_TRUE(file_.IsDirtyOrPromised(1));
   Write(1, 0, 10, 6, false);
-  EXPECT_EQ(file_.CountDelalloc(0, 10), 1u);
-  EXPECT_EQ(file_.ClearDelalloc(0, 10), 1u);
-  EXPECT_EQ(file_.CountDelalloc(0, 10), 0u);
+  EXPECT_EQ(file_.CountPromised(0, 10), 1u);
+  EXPECT_EQ(file_.ClearPromises(0, 10).blocks, 1u);
+  EXPECT_EQ(file_.CountPromised(0, 10), 0u);
   End(round);
   const auto second = Collect();
-  EXPECT_FALSE(second[0].delalloc);
+  EXPECT_EQ(second[0].promise, PagePromise::kNone);
   End(second);
 }
 
@@ -315,27 +315,27 @@ TEST_F(FilePagesTest, APageIsNotEvictedBeforeItsReservationIsSettled) {
   End(Collect());
   EvictAll(pages_);
   EXPECT_EQ(Byte(1), 5);
-  EXPECT_EQ(file_.ClearDelalloc(1, 1), 1u);
+  EXPECT_EQ(file_.ClearPromises(1, 1).blocks, 1u);
   EvictAll(pages_);
   EXPECT_EQ(Byte(1), -1);
 }
 
-TEST_F(FilePagesTest, CountAndClearOfDelallocKeepToTheirRange) {
+TEST_F(FilePagesTest, CountAndClearOfPromisesKeepToTheirRange) {
   for (uint64_t index = 0; index < 10; ++index) AddDirty(index, 1, index % 2 == 0);
-  EXPECT_EQ(file_.CountDelalloc(0, 10), 5u);
-  EXPECT_EQ(file_.CountDelalloc(2, 3), 2u);
-  EXPECT_EQ(file_.ClearDelalloc(2, 3), 2u);
-  EXPECT_EQ(file_.ClearDelalloc(2, 3), 0u);
-  EXPECT_EQ(file_.CountDelalloc(0, 10), 3u);
-  EXPECT_EQ(file_.NextDelalloc(0), 0u);
-  EXPECT_EQ(file_.NextDelalloc(1), 6u);
-  EXPECT_EQ(file_.NextDelalloc(9), UINT64_MAX);
+  EXPECT_EQ(file_.CountPromised(0, 10), 5u);
+  EXPECT_EQ(file_.CountPromised(2, 3), 2u);
+  EXPECT_EQ(file_.ClearPromises(2, 3).blocks, 2u);
+  EXPECT_EQ(file_.ClearPromises(2, 3).blocks, 0u);
+  EXPECT_EQ(file_.CountPromised(0, 10), 3u);
+  EXPECT_EQ(file_.NextPromised(0), 0u);
+  EXPECT_EQ(file_.NextPromised(1), 6u);
+  EXPECT_EQ(file_.NextPromised(9), UINT64_MAX);
 }
 
 TEST_F(FilePagesTest, DropForgetsTheRangeAndCountsItsReservations) {
   for (uint64_t index = 0; index < 10; ++index) AddDirty(index, 1, index < 6);
   AddClean(20, 1);
-  EXPECT_EQ(file_.Drop(4, 8), 2u);
+  EXPECT_EQ(file_.Drop(4, 8).blocks, 2u);
   EXPECT_EQ(file_.page_count(), 6u);
   EXPECT_EQ(file_.dirty_count(), 5u);
   EXPECT_EQ(pages_.dirty_pages.load(), 5);
@@ -343,7 +343,7 @@ TEST_F(FilePagesTest, DropForgetsTheRangeAndCountsItsReservations) {
   EXPECT_FALSE(file_.Contains(4));
   EXPECT_FALSE(file_.Contains(8));
   EXPECT_TRUE(file_.Contains(9));
-  EXPECT_EQ(file_.Drop(0, UINT64_MAX), 4u);
+  EXPECT_EQ(file_.Drop(0, UINT64_MAX).blocks, 4u);
   EXPECT_EQ(FramesUsed(), 0u);
 }
 
@@ -394,7 +394,7 @@ TEST_F(FilePagesTest, ADestroyedFileFreesItsFramesExceptPinnedOnes) {
   std::vector<PageBuf*> reader;
   {
     FilePages other(pages_, 43);
-    other.InsertDirty(1, NewFrame(1), true, 1);
+    other.InsertDirty(1, NewFrame(1), PagePromise::kBlock, 1);
     other.InsertClean(2, NewFrame(2));
     other.Lookup(2, 1, reader);
   }

@@ -168,7 +168,8 @@ TEST_F(PageCacheTest, PinnedPagesAreNotEvicted) {
 
 TEST_F(PageCacheTest, DirtyPagesAreNotEvictedNorScanned) {
   FilePages file(pages_, 1);
-  for (uint64_t i = 0; i < 1000; ++i) file.InsertDirty(i, *pages_.Allocate(), false, 1);
+  for (uint64_t i = 0; i < 1000; ++i)
+    file.InsertDirty(i, *pages_.Allocate(), PagePromise::kNone, 1);
   EXPECT_EQ(pages_.stats().frames_queued, 0u);
   for (uint64_t i = 1000; i < 5 * kFrames; ++i) AddClean(file, i);
   for (uint64_t i = 0; i < 1000; ++i) EXPECT_TRUE(file.Contains(i));
@@ -179,7 +180,7 @@ TEST_F(PageCacheTest, DirtyDataLeavesFramesToMetadata) {
   FilePages file(pages_, 1);
   uint64_t count = 0;
   while (PageBuf* page = pages_.TryAllocate(PageUse::kData)) {
-    file.InsertDirty(count++, *page, false, 1);
+    file.InsertDirty(count++, *page, PagePromise::kNone, 1);
   }
   EXPECT_EQ(count, pages_.data_frames_max());
   std::vector<PageBuf*> metadata;
@@ -199,7 +200,7 @@ TEST_F(PageCacheTest, DirtyDataLeavesFramesToMetadata) {
 TEST_F(PageCacheTest, AWaiterForDataIsWokenWhenOtherDataBecomesClean) {
   FilePages file(pages_, 1);
   for (uint64_t i = 0; i < pages_.data_frames_max(); ++i) {
-    file.InsertDirty(i, *pages_.Allocate(PageUse::kData), false, 1);
+    file.InsertDirty(i, *pages_.Allocate(PageUse::kData), PagePromise::kNone, 1);
   }
   std::vector<FilePages::DirtyPage> round;
   file.CollectDirty(0, UINT64_MAX, 257, round);
@@ -265,7 +266,7 @@ TEST_F(PageCacheTest, AParkedPageThatIsDroppedIsFreedAtItsLastUnpin) {
   std::vector<PageBuf*> rest = TakeAllBut(pages_, 0);
   EXPECT_EQ(pages_.TryAllocate(), nullptr);
   ASSERT_EQ(pages_.stats().frames_parked, 1u);
-  EXPECT_EQ(file.Drop(0, 10), 0u);
+  EXPECT_EQ(file.Drop(0, 10).sum(), 0u);
   EXPECT_EQ(pages_.stats().frames_parked, 0u);
   EXPECT_EQ(pages_.frames_free(), 0u);
   pages_.Unpin(*page);
@@ -319,7 +320,8 @@ TEST_F(PageCacheTest, WrittenPagesAreEvictedBeforeReadOnes) {
   FilePages read(pages_, 1);
   FilePages written(pages_, 2);
   for (uint64_t i = 0; i < 1000; ++i) AddClean(read, i);
-  for (uint64_t i = 0; i < 1000; ++i) written.InsertDirty(i, *pages_.Allocate(), false, 1);
+  for (uint64_t i = 0; i < 1000; ++i)
+    written.InsertDirty(i, *pages_.Allocate(), PagePromise::kNone, 1);
   std::vector<FilePages::DirtyPage> round;
   written.CollectDirty(0, UINT64_MAX, 1000, round);
   for (const auto& page : round) written.EndWriteback(page, false);
@@ -356,7 +358,7 @@ TEST_F(PageCacheTest, UnpinningTheOnlyEvictablePageWakesAWaiter) {
 
 TEST_F(PageCacheTest, TheEndOfAWritebackWakesAWaiter) {
   FilePages file(pages_, 1);
-  file.InsertDirty(5, *pages_.Allocate(), false, 1);
+  file.InsertDirty(5, *pages_.Allocate(), PagePromise::kNone, 1);
   std::vector<PageBuf*> taken = TakeAllBut(pages_, 0);
   Waiter waiter(pages_);
   std::vector<FilePages::DirtyPage> round;
@@ -372,7 +374,7 @@ TEST_F(PageCacheTest, TheEndOfAWritebackWakesAWaiter) {
 
 TEST_F(PageCacheTest, DroppingDirtyPagesWakesAWaiterForMany) {
   FilePages file(pages_, 1);
-  for (uint64_t i = 0; i < 257; ++i) file.InsertDirty(i, *pages_.Allocate(), false, 1);
+  for (uint64_t i = 0; i < 257; ++i) file.InsertDirty(i, *pages_.Allocate(), PagePromise::kNone, 1);
   std::vector<PageBuf*> taken = TakeAllBut(pages_, 0);
   Waiter waiter(pages_, 257);
   file.Drop(0, 255);
@@ -385,7 +387,7 @@ TEST_F(PageCacheTest, DroppingDirtyPagesWakesAWaiterForMany) {
 
 TEST_F(PageCacheTest, AWaiterAsksForWritebackThroughThePressureHandler) {
   FilePages file(pages_, 1);
-  file.InsertDirty(5, *pages_.Allocate(), false, 1);
+  file.InsertDirty(5, *pages_.Allocate(), PagePromise::kNone, 1);
   std::vector<PageBuf*> taken = TakeAllBut(pages_, 0);
   pages_.SetPressureHandler(
       [](void* context) {

@@ -12,6 +12,10 @@
 
 namespace pbfs {
 
+inline PagePromise PromiseOf(bool promised) {
+  return promised ? PagePromise::kBlock : PagePromise::kNone;
+}
+
 // Keeps requests back until told, and counts them. Thread-safe.
 class HoldDevice : public BlockDevice {
  public:

@@ -276,6 +276,10 @@ const Damage kInodeDamages[] = {
      [](ImageEditor& editor, const RichContents& has) {
        editor.EditInode(has.small_file, [](DiskInode& inode) { ++inode.nlink; });
      }},
+    {"WrittenBlocksBehindTheEnd", "has written blocks behind its end",
+     [](ImageEditor& editor, const RichContents& has) {
+       editor.EditInode(has.small_file, [](DiskInode& inode) { inode.size_bytes = 1; });
+     }},
     {"LinksZero", "nlink is 0, but it is not among the orphans",
      [](ImageEditor& editor, const RichContents& has) {
        editor.EditInode(has.small_file, [](DiskInode& inode) { inode.nlink = 0; });

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a failing device does to a mounted filesystem (ARCHITECTURE.md, section 14).
+#include <fcntl.h>
 #include <gmock/gmock.h>
+#include <linux/falloc.h>
 
 #include <algorithm>
 #include <atomic>
@@ -430,6 +432,39 @@ TEST_F(DeviceErrorTest, ABlockThatAFileHasTwiceIsAnErrorWhenItIsWritten) {
   ASSERT_TRUE(client_->Write(ino, 0, Bytes(3 * kPageBytes, 'x')).ok());
   EXPECT_EQ(ErrnoOf(client_->Fsync(ino)), EIO);
   EXPECT_THAT(Log(), HasSubstr("Structure needs cleaning"));
+}
+
+TEST_F(DeviceErrorTest, AFailedPageLeavesItsBlockUnwritten) {
+  FailWritesOf('f', EIO);
+  const InodeNumber ino = Make("a", "");
+  ASSERT_TRUE(client_->Fallocate(ino, 0, 0, 10 * kPageBytes).ok());
+  ASSERT_TRUE(client_->Write(ino, 0, Bytes(8 * kPageBytes)).ok());
+  EXPECT_EQ(ErrnoOf(client_->Fsync(ino)), EIO);
+  EXPECT_EQ(*client_->Read(ino, 5 * kPageBytes, 1), "f");
+  EXPECT_EQ(fs_->GetAttributes(ino)->blocks_512, 80u);
+  EXPECT_TRUE(client_->Fsync(fs_->root()).ok());
+  CutPowerAndMount();
+  std::string expected = Bytes(10 * kPageBytes);
+  std::memset(expected.data() + 5 * kPageBytes, 0, kPageBytes);
+  std::memset(expected.data() + 8 * kPageBytes, 0, 2 * kPageBytes);
+  EXPECT_EQ(*client_->Read(Find("a"), 0, expected.size()), expected);
+  EXPECT_EQ(fs_->GetAttributes(Find("a"))->blocks_512, 80u);
+  ExpectClean();
+}
+
+TEST_F(DeviceErrorTest, PunchingWhatCouldNotBeWrittenEndsTheError) {
+  for (const int mode : {FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE}) {
+    FailWritesOf('f', EIO);
+    const InodeNumber ino = Make(std::to_string(mode), Bytes(10 * kPageBytes));
+    EXPECT_EQ(ErrnoOf(client_->Fsync(ino)), EIO);
+    device_.SetDecide(nullptr);
+    ASSERT_TRUE(client_->Fallocate(ino, mode, 5 * kPageBytes, kPageBytes).ok());
+    EXPECT_TRUE(client_->Fsync(ino).ok());
+    std::string expected = Bytes(10 * kPageBytes);
+    std::memset(expected.data() + 5 * kPageBytes, 0, kPageBytes);
+    EXPECT_EQ(*client_->Read(ino, 0, expected.size()), expected);
+  }
+  ExpectClean();
 }
 
 TEST_F(DeviceErrorTest, AnUnreadableSuperblockIsAnIoError) {

@@ -3,6 +3,8 @@
 // may crash, hang or read out of bounds, whatever they find. (Built with
 // -fsanitize=address,undefined in CI.) PBFS_HOSTILE_IMAGES sets how many; PBFS_HOSTILE_SEED runs a
 // single one.
+#include <fcntl.h>
+#include <linux/falloc.h>
 #include <sys/xattr.h>
 
 #include <algorithm>
@@ -211,7 +213,7 @@ class Victim {
   }
 
   void ChangeInode(FileSystem& fs, FsClient& client, InodeNumber ino, const std::string& name) {
-    switch (random_() % 6) {
+    switch (random_() % 8) {
       case 0:
         (void)fs.Unlink(fs.root(), name);
         fs.Forget(ino, 1);
@@ -227,6 +229,15 @@ class Victim {
         (void)fs.RemoveXattr(ino, "user.one");
         break;
       case 4:
+        for (const int mode : {FALLOC_FL_ZERO_RANGE, 0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE})
+          (void)client.Fallocate(ino, mode, random_() % 100'000, random_() % 1'000'000);
+        break;
+      case 5:
+        (void)client.Fallocate(ino, FALLOC_FL_KEEP_SIZE, random_() % 100'000, 1'000'000);
+        (void)client.Write(ino, random_() % 100'000, std::string(30'000, 'h'));
+        (void)client.Fsync(ino);
+        break;
+      case 6:
         (void)fs.Rename(fs.root(), name, fs.root(), "renamed", 0);
         break;
       default:

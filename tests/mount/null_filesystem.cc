@@ -315,6 +315,9 @@ class NullFileSystem : public FileSystem {
     done(OkStatus());
   }
   void Fsync(InodeNumber, bool, Done done) override { done(OkStatus()); }
+  Status Fallocate(InodeNumber, int, uint64_t, uint64_t, bool) override {
+    return ErrnoError(EOPNOTSUPP, "");
+  }
   StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) override {
     MutexLock lock(mutex_);
     Node* node = Find(ino);

@@ -87,6 +87,9 @@ class FsClient {
     request.size_bytes = size;
     return fs_.SetAttributesOf(ino, request).status();
   }
+  Status Fallocate(InodeNumber ino, int mode, uint64_t offset, uint64_t length) {
+    return fs_.Fallocate(ino, mode, offset, length, /*kill_suidgid=*/false);
+  }
   StatusOr<std::vector<std::string>> List(InodeNumber dir) {
     std::vector<std::string> names;
     const Status status = fs_.ReadDir(dir, 0, [&](const DirEntry& entry) {

@@ -156,6 +156,24 @@ void AddDirectoryRenames(Ops& to) {
   }
 }
 
+// fallocate(2) of all kinds: at the end, over it, within.
+void AddRanges(Ops& to, const char* file) {
+  const auto add = [&](StepKind kind, uint64_t offset, uint64_t length) {
+    to.OnInode({kind, file, "", offset, length}, What::kFile);
+  };
+  for (const StepKind kind : {StepKind::kAllocate, StepKind::kAllocateKeep}) {
+    add(kind, Step::kAtEnd, 5000);
+    add(kind, 0, 20'480);
+  }
+  add(StepKind::kPunch, 0, 4096);
+  add(StepKind::kPunch, 3000, 6000);
+  for (const StepKind kind : {StepKind::kZeroRange, StepKind::kZeroRangeKeep}) {
+    add(kind, 0, 8192);
+    add(kind, 3000, 6000);
+    add(kind, 8192, 9000);
+  }
+}
+
 // Files have 10000 bytes: blocks 0 and 2, a hole between, and garbage behind the end.
 void AddData(Ops& to) {
   struct Range {
@@ -182,6 +200,7 @@ void AddData(Ops& to) {
     for (const uint64_t size : {0, 4096, 8500, 12'288, 30'000}) {
       to.OnInode({StepKind::kTruncate, file, "", size}, What::kFile);
     }
+    AddRanges(to, file);
   }
 }
 

@@ -61,6 +61,7 @@ class Client {
   void WriteBuffered(std::string_view path, uint64_t offset, size_t length);
   void Append(std::string_view path, size_t length);
   void Truncate(std::string_view path, uint64_t size);
+  void Fallocate(std::string_view path, int mode, uint64_t offset, uint64_t length);
 
   void Fsync(std::string_view path, bool datasync = false);
   // Of the whole filesystem: what all clients have done.
@@ -146,6 +147,8 @@ class Client {
   void DoWrite(std::string_view path, uint64_t offset, size_t length, const WriteFlags& flags);
   Status CallWrite(InodeNumber ino, uint64_t offset, const std::string& bytes,
                    const WriteFlags& flags, bool hand_over);
+  // What is left of the file's bytes when zeroing the range failed on the way.
+  std::string HalfZeroed(Model::FileId id, uint64_t offset, uint64_t length);
   void Acknowledge(const Status& status, const Model::Promise& promise, std::string_view what);
 
   Session& session_;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Clients: data and persistence.
+#include <fcntl.h>
+#include <linux/falloc.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -126,6 +128,46 @@ void Client::Truncate(std::string_view path, uint64_t size) {
     session_.NoteSync(*this, place.id, OkStatus());
   }
   End(status, "truncate");
+}
+
+void Client::Fallocate(std::string_view path, int mode, uint64_t offset, uint64_t length) {
+  if (Lacks(path)) return;
+  const Place place = Find(path);
+  const bool drops = (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0;
+  Begin();
+  const Status status = FsClient(fs()).Fallocate(InodeOf(place.id), mode, offset, length);
+  std::string after;
+  if (!status.ok() && drops) after = HalfZeroed(place.id, offset, length);
+  MutexLock lock(session_.models_mutex());
+  const std::string& before = model_.Bytes(place.id);
+  if (status.ok()) {
+    after = before;
+    if ((mode & FALLOC_FL_KEEP_SIZE) == 0) {
+      after.resize(std::max<size_t>(after.size(), offset + length), '\0');
+    }
+    const size_t end = std::min<size_t>(after.size(), offset + length);
+    if (drops && offset < end) after.replace(offset, end - offset, end - offset, '\0');
+    Note(place.id, Modified());
+  } else if (!drops) {
+    after = before;
+  }
+  if (after != before) {
+    const bool resized = after.size() != before.size();
+    model_.SetBytes(place.id, std::move(after), resized);
+    session_.NoteSync(*this, place.id, OkStatus());
+  }
+  End(status, "fallocate");
+}
+
+std::string Client::HalfZeroed(Model::FileId id, uint64_t offset, uint64_t length) {
+  std::string bytes = model_.Bytes(id);
+  const auto found = FsClient(fs()).Read(InodeOf(id), 0, bytes.size());
+  if (!found.ok() || found->size() != bytes.size()) return bytes;
+  const size_t end = std::min<size_t>(bytes.size(), offset + length);
+  for (size_t at = offset; at < end; ++at) {
+    if ((*found)[at] == '\0') bytes[at] = '\0';
+  }
+  return bytes;
 }
 
 // ---- Persistence --------------------------------------------------------------------------------

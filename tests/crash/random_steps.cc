@@ -34,20 +34,22 @@ struct Weight {
   uint32_t sizes, names, xattrs, open_files;  // In these themes.
 };
 constexpr Weight kWeights[] = {
-    {StepKind::kCreate, 8, 3, 8, 4, 8},       {StepKind::kMkdir, 3, 0, 4, 1, 1},
-    {StepKind::kMknod, 1, 0, 1, 0, 0},        {StepKind::kSymlink, 2, 0, 3, 0, 0},
-    {StepKind::kLink, 4, 1, 12, 1, 4},        {StepKind::kUnlink, 5, 1, 6, 2, 14},
-    {StepKind::kRmdir, 2, 0, 3, 1, 1},        {StepKind::kRename, 6, 1, 24, 1, 6},
-    {StepKind::kExchange, 2, 0, 8, 0, 2},     {StepKind::kOpen, 2, 0, 1, 0, 14},
-    {StepKind::kClose, 2, 0, 1, 0, 6},        {StepKind::kTruncate, 7, 24, 1, 1, 8},
-    {StepKind::kWrite, 6, 10, 2, 2, 6},       {StepKind::kDirect, 6, 16, 2, 2, 8},
-    {StepKind::kMmapWrite, 4, 6, 1, 1, 4},    {StepKind::kSyncWrite, 3, 6, 1, 1, 3},
-    {StepKind::kChmod, 3, 1, 1, 2, 2},        {StepKind::kChown, 2, 1, 1, 1, 1},
-    {StepKind::kSetTimes, 3, 2, 1, 1, 2},     {StepKind::kSetXattr, 4, 1, 1, 30, 2},
-    {StepKind::kRemoveXattr, 2, 0, 0, 10, 1}, {StepKind::kFsync, 6, 8, 6, 8, 6},
-    {StepKind::kFdatasync, 4, 6, 2, 3, 4},    {StepKind::kSync, 2, 1, 2, 2, 2},
-    {StepKind::kFsyncStart, 3, 3, 2, 2, 2},   {StepKind::kFdatasyncStart, 2, 2, 1, 1, 1},
-    {StepKind::kAwait, 4, 4, 2, 2, 2},
+    {StepKind::kCreate, 8, 3, 8, 4, 8},         {StepKind::kMkdir, 3, 0, 4, 1, 1},
+    {StepKind::kMknod, 1, 0, 1, 0, 0},          {StepKind::kSymlink, 2, 0, 3, 0, 0},
+    {StepKind::kLink, 4, 1, 12, 1, 4},          {StepKind::kUnlink, 5, 1, 6, 2, 14},
+    {StepKind::kRmdir, 2, 0, 3, 1, 1},          {StepKind::kRename, 6, 1, 24, 1, 6},
+    {StepKind::kExchange, 2, 0, 8, 0, 2},       {StepKind::kOpen, 2, 0, 1, 0, 14},
+    {StepKind::kClose, 2, 0, 1, 0, 6},          {StepKind::kTruncate, 7, 24, 1, 1, 8},
+    {StepKind::kWrite, 6, 10, 2, 2, 6},         {StepKind::kDirect, 6, 16, 2, 2, 8},
+    {StepKind::kMmapWrite, 4, 6, 1, 1, 4},      {StepKind::kSyncWrite, 3, 6, 1, 1, 3},
+    {StepKind::kAllocate, 3, 6, 1, 1, 3},       {StepKind::kAllocateKeep, 3, 6, 1, 1, 2},
+    {StepKind::kPunch, 4, 10, 1, 1, 4},         {StepKind::kZeroRange, 2, 6, 1, 1, 2},
+    {StepKind::kZeroRangeKeep, 1, 3, 0, 0, 1},  {StepKind::kChmod, 3, 1, 1, 2, 2},
+    {StepKind::kChown, 2, 1, 1, 1, 1},          {StepKind::kSetTimes, 3, 2, 1, 1, 2},
+    {StepKind::kSetXattr, 4, 1, 1, 30, 2},      {StepKind::kRemoveXattr, 2, 0, 0, 10, 1},
+    {StepKind::kFsync, 6, 8, 6, 8, 6},          {StepKind::kFdatasync, 4, 6, 2, 3, 4},
+    {StepKind::kSync, 2, 1, 2, 2, 2},           {StepKind::kFsyncStart, 3, 3, 2, 2, 2},
+    {StepKind::kFdatasyncStart, 2, 2, 1, 1, 1}, {StepKind::kAwait, 4, 4, 2, 2, 2},
 };
 
 uint32_t WeightIn(const Weight& weight, Theme theme) {
@@ -213,6 +215,11 @@ class Generator {
       case StepKind::kDirect:
       case StepKind::kMmapWrite:
       case StepKind::kSyncWrite:
+      case StepKind::kAllocate:
+      case StepKind::kAllocateKeep:
+      case StepKind::kPunch:
+      case StepKind::kZeroRange:
+      case StepKind::kZeroRangeKeep:
         return Add({kind, File(), "", Offset(), Length()});
       default:
         return MakeOther(kind);

@@ -12,11 +12,14 @@ const std::vector<NamedRule>& NamedRules() {
       {"tail", Rule::kTail, {"LateMetadataWrite"}},
       {"cancel", Rule::kCancel, {"MetadataBecomesData"}},
       {"busy-extents", Rule::kBusyExtents, {"FreedDataIsNeeded"}},
-      {"data-before-metadata", Rule::kDataBeforeMetadata, {"LateDataWrite"}},
+      {"data-before-metadata",
+       Rule::kDataBeforeMetadata,
+       {"LateDataWrite", "LateWriteToPreallocated"}},
       {"orphans", Rule::kOrphans, {"UnlinkWhileOpen"}},
       {"zero-tail", Rule::kZeroTail, {"TruncateDownUp", "WritePastEnd"}},
       {"replay-flush", Rule::kReplayFlush, {"CreateWriteSync"}},
       {"claims", Rule::kClaims, {"TwoGrowingFiles"}},
+      {"unwritten", Rule::kUnwritten, {"Preallocate"}},
   };
   return rules;
 }

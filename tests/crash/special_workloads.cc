@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <sys/stat.h>
 
 #include "absl/strings/str_cat.h"
@@ -246,6 +247,100 @@ void HugeTruncate(Session& s) {
   s.Sync();
 }
 
+// Space first, then data in parts of it, then holes.
+void Preallocate(Session& s) {
+  s.Create("a");
+  s.Create("b");
+  s.Record();
+  s.Fallocate("a", 0, 0, 40'000);
+  s.Fsync("a");
+  s.Write("a", 9000, 10'000);
+  s.Fsync("a", /*datasync=*/true);
+  s.Fallocate("b", FALLOC_FL_KEEP_SIZE, 0, 100'000);
+  s.Write("b", 0, 5000);
+  s.Sync();
+  s.Fallocate("a", FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 10'000, 20'000);
+  s.Append("b", 20'000);
+  s.Fsync("a");
+  s.Fallocate("b", FALLOC_FL_ZERO_RANGE, 3000, 30'000);
+  s.Write("b", 12'288, 4096);
+  s.Truncate("b", 50'000);
+  s.Fsync("b");
+  s.Truncate("a", 15'000);
+  s.Append("a", 30'000);
+  s.Sync();
+}
+
+// Data is under way to unwritten space, while checkpoints become durable.
+void LateWriteToPreallocated(Session& s) {
+  s.Create("a");
+  s.Fallocate("a", 0, 0, 50'000);
+  s.Create("old");
+  s.Write("old", 0, 30'000);
+  s.Record();
+  s.Fallocate("old", FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 4096, 20'000);
+  s.Sync();
+  s.Write("a", 10'000, 20'000);
+  s.Write("old", 9000, 10'000);
+  s.hold().Hold(HoldDevice::kDataWrite);
+  const auto a = s.FsyncStart("a");
+  const auto old = s.FsyncStart("old");
+  s.hold().WaitUntilHeld(2, kHeldWait);
+  s.Create("c");
+  s.Fsync("c");
+  s.hold().Release();
+  s.Await(*a);
+  s.Await(*old);
+}
+
+// Data that was promised its space goes there when there is no other.
+void PreallocateThenFill(Session& s) {
+  s.Create("a");
+  s.Fallocate("a", 0, 0, 400'000);
+  s.Write("a", 0, 20'000);
+  s.Create("b");
+  s.Write("b", 0, 100'000);
+  const std::string last = absl::StrCat(kOpaquePrefix, "-last");
+  s.Create(last);
+  s.Fill(60);
+  // So that not even one more block and what its map may need is free.
+  while (s.FreeBlocks() > 5 && !s.Broken()) {
+    s.Append(last, 4096);
+    s.Sync();
+  }
+  s.Record();
+  // Not one of these may meet ENOSPC.
+  for (size_t i = 0; i < 40; ++i) s.Write("a", 50'000 + i * 8500, 3000);
+  s.Fsync("a");
+  s.Write("a", 0, 300'000);
+  s.Fallocate("b", FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 5000, 50'000);
+  s.Sync();
+  s.Fallocate("b", FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 10'000, 60'000);
+  s.Fsync("b");
+  s.Write("b", 20'000, 9000);
+  s.Fsync("b");
+}
+
+// A file with an extent tree, in which ranges change in many steps.
+void RangesOfFragments(Session& s) {
+  s.Create("a");
+  for (size_t i = 0; i < 60; ++i) s.Write("a", i * 8192, 4096);
+  s.Sync();
+  s.Record();
+  s.Fallocate("a", FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 50'000, 150'000);
+  s.Fsync("a");
+  s.Fallocate("a", FALLOC_FL_ZERO_RANGE, 250'000, 150'000);
+  s.Press();
+  s.Write("a", 300'000, 20'000);
+  s.Fsync("a");
+  s.Fallocate("a", 0, 0, 600'000);
+  s.Write("a", 100'000, 3000);
+  s.Sync();
+  s.Fallocate("a", FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 600'000);
+  s.Append("a", 9000);
+  s.Fsync("a");
+}
+
 // Four clients at the same time.
 void FourWriters(Session& s) {
   std::vector<std::function<void()>> functions;
@@ -283,6 +378,10 @@ const std::vector<Workload>& SpecialWorkloads() {
       {"GrowingXattrs", GrowingXattrs},
       {"GarbageTails", GarbageTails},
       {"HugeTruncate", HugeTruncate},
+      {"Preallocate", Preallocate},
+      {"LateWriteToPreallocated", LateWriteToPreallocated},
+      {"PreallocateThenFill", PreallocateThenFill},
+      {"RangesOfFragments", RangesOfFragments},
       {"FourWriters", FourWriters},
   };
   return workloads;

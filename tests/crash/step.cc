@@ -2,6 +2,7 @@
 #include "tests/crash/step.h"
 
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -27,6 +28,31 @@ struct KindInfo {
   const char* name;
   Shape shape;
 };
+
+const char* RangeName(StepKind kind) {
+  switch (kind) {
+    case StepKind::kWrite:
+      return "write";
+    case StepKind::kDirect:
+      return "direct-write";
+    case StepKind::kMmapWrite:
+      return "mmap-write";
+    case StepKind::kSyncWrite:
+      return "dsync-write";
+    case StepKind::kAllocate:
+      return "allocate";
+    case StepKind::kAllocateKeep:
+      return "allocate-keep-size";
+    case StepKind::kPunch:
+      return "punch";
+    case StepKind::kZeroRange:
+      return "zero-range";
+    case StepKind::kZeroRangeKeep:
+      return "zero-range-keep-size";
+    default:
+      return "?";
+  }
+}
 
 KindInfo InfoOf(StepKind kind) {
   switch (kind) {
@@ -63,13 +89,15 @@ KindInfo InfoOf(StepKind kind) {
     case StepKind::kTruncate:
       return {"truncate", Shape::kPathNumber};
     case StepKind::kWrite:
-      return {"write", Shape::kRange};
     case StepKind::kDirect:
-      return {"direct-write", Shape::kRange};
     case StepKind::kMmapWrite:
-      return {"mmap-write", Shape::kRange};
     case StepKind::kSyncWrite:
-      return {"dsync-write", Shape::kRange};
+    case StepKind::kAllocate:
+    case StepKind::kAllocateKeep:
+    case StepKind::kPunch:
+    case StepKind::kZeroRange:
+    case StepKind::kZeroRangeKeep:
+      return {RangeName(kind), Shape::kRange};
     case StepKind::kChmod:
       return {"chmod", Shape::kPathNumber};
     case StepKind::kChown:
@@ -149,6 +177,9 @@ class Runner {
   bool Applies(const Step& step) const;
   void Do(const Step& step);
   void DoWrite(const Step& step);
+  void DoFallocate(const Step& step);
+  void DoSetTimes(const Step& step);
+  void AwaitNewest();
 
   Session& session_;
   Client& s_;
@@ -190,6 +221,11 @@ bool Runner::Applies(const Step& step) const {
     case StepKind::kDirect:
     case StepKind::kMmapWrite:
     case StepKind::kSyncWrite:
+    case StepKind::kAllocate:
+    case StepKind::kAllocateKeep:
+    case StepKind::kPunch:
+    case StepKind::kZeroRange:
+    case StepKind::kZeroRangeKeep:
       return Is(step.path, S_IFREG);
     case StepKind::kChmod:
       return s_.NodeAt(step.path) != nullptr && !Is(step.path, S_IFLNK);
@@ -217,6 +253,30 @@ void Runner::DoWrite(const Step& step) {
   } else {
     s_.Write(step.path, offset, step.b, /*from_page_cache=*/step.kind == StepKind::kMmapWrite);
   }
+}
+
+void Runner::DoFallocate(const Step& step) {
+  const uint64_t offset = step.a == Step::kAtEnd ? s_.Size(step.path) : step.a;
+  int mode = 0;
+  if (step.kind == StepKind::kPunch) mode |= FALLOC_FL_PUNCH_HOLE;
+  if (step.kind == StepKind::kZeroRange || step.kind == StepKind::kZeroRangeKeep) {
+    mode |= FALLOC_FL_ZERO_RANGE;
+  }
+  if (step.kind != StepKind::kAllocate && step.kind != StepKind::kZeroRange) {
+    mode |= FALLOC_FL_KEEP_SIZE;
+  }
+  s_.Fallocate(step.path, mode, offset, step.b);
+}
+
+void Runner::DoSetTimes(const Step& step) {
+  const auto seconds = static_cast<int64_t>(step.a);
+  const auto nanoseconds = static_cast<uint32_t>(step.b);
+  s_.SetTimes(step.path, Time{seconds - kDaySeconds, nanoseconds}, Time{seconds, nanoseconds});
+}
+
+void Runner::AwaitNewest() {
+  s_.Await(*pending_.back());
+  pending_.pop_back();
 }
 
 void Runner::Do(const Step& step) {
@@ -260,16 +320,18 @@ void Runner::Do(const Step& step) {
     case StepKind::kMmapWrite:
     case StepKind::kSyncWrite:
       return DoWrite(step);
+    case StepKind::kAllocate:
+    case StepKind::kAllocateKeep:
+    case StepKind::kPunch:
+    case StepKind::kZeroRange:
+    case StepKind::kZeroRangeKeep:
+      return DoFallocate(step);
     case StepKind::kChmod:
       return s_.Chmod(step.path, static_cast<uint32_t>(step.a));
     case StepKind::kChown:
       return s_.Chown(step.path, static_cast<uint32_t>(step.a), static_cast<uint32_t>(step.b));
-    case StepKind::kSetTimes: {
-      const auto seconds = static_cast<int64_t>(step.a);
-      const auto nanoseconds = static_cast<uint32_t>(step.b);
-      return s_.SetTimes(step.path, Time{seconds - kDaySeconds, nanoseconds},
-                         Time{seconds, nanoseconds});
-    }
+    case StepKind::kSetTimes:
+      return DoSetTimes(step);
     case StepKind::kSetXattr:
       return s_.SetXattr(step.path, step.other, step.a);
     case StepKind::kRemoveXattr:
@@ -284,9 +346,7 @@ void Runner::Do(const Step& step) {
       pending_.push_back(s_.FsyncStart(step.path, step.kind == StepKind::kFdatasyncStart));
       return;
     case StepKind::kAwait:
-      s_.Await(*pending_.back());
-      pending_.pop_back();
-      return;
+      return AwaitNewest();
   }
 }
 

@@ -31,10 +31,15 @@ enum class StepKind : uint8_t {
   kDirect,     // (a, b) Past the kernel's cache.
   kMmapWrite,  // (a, b) From a mapping: the kernel sends pages, and no times.
   kSyncWrite,  // (a, b) O_DSYNC.
-  kChmod,      // (a: mode)
-  kChown,      // (a: uid, b: gid)
-  kSetTimes,   // (a: seconds as int64_t, b: nanoseconds) mtime; atime a day earlier.
-  kSetXattr,   // (other: name, a: bytes)
+  kAllocate,   // (a, b) As the next four: fallocate(2). Raises the size.
+  kAllocateKeep,    // Keeps it.
+  kPunch,           //
+  kZeroRange,       //
+  kZeroRangeKeep,   //
+  kChmod,           // (a: mode)
+  kChown,           // (a: uid, b: gid)
+  kSetTimes,        // (a: seconds as int64_t, b: nanoseconds) mtime; atime a day earlier.
+  kSetXattr,        // (other: name, a: bytes)
   kRemoveXattr,     // (other: name)
   kFsync,           //
   kFdatasync,       //

@@ -13,16 +13,13 @@
 #include "fs/rules.h"
 
 namespace pbfs {
-namespace {
 
-Status CheckRegular(Inode& inode) {
+Status FileSystemImpl::CheckRegular(Inode& inode) {
   ReaderLock lock(inode.lock);
   if (S_ISDIR(inode.disk.mode)) return ErrnoError(EISDIR, "is a directory");
   if (!S_ISREG(inode.disk.mode)) return ErrnoError(EINVAL, "not a regular file");
   return OkStatus();
 }
-
-}  // namespace
 
 // ---- Read ---------------------------------------------------------------------------------------
 

@@ -131,6 +131,16 @@ class PageHold {
   std::vector<PageBuf*> pages_;
 };
 
+struct FilePosition {
+  InodeNumber ino = 0;
+  uint64_t offset_bytes = 0;
+};
+struct FileRange {
+  InodeNumber ino = 0;
+  uint64_t offset_bytes = 0;
+  uint64_t length_bytes = 0;
+};
+
 // The payload of a write. `frames` (optional, borrowed) are private pages that hold it, frame i the
 // bytes from i * 4096 on; the filesystem may take any of them over and leaves nullptr in its place.
 struct WritePayload {
@@ -233,6 +243,12 @@ class FileSystem {
   // pieces and all but gone: then a part may stay allocated.
   virtual Status Fallocate(InodeNumber ino, int mode, uint64_t offset_bytes, uint64_t length_bytes,
                            bool kill_suidgid) = 0;
+  // copy_file_range(2): returns how much was copied, which may be less than asked for; 0 at the end
+  // of the source. Holes stay holes. EINVAL when the ranges overlap.
+  virtual StatusOr<uint64_t> CopyRange(const FileRange& from, const FilePosition& to,
+                                       bool kill_suidgid) = 0;
+  // Where a file block's data lies on the device, after all dirty data was written; 0: nowhere.
+  virtual StatusOr<BlockNumber> BlockOf(InodeNumber ino, uint64_t file_block) = 0;
 
   // --- Whole filesystem
   virtual StatusOr<SpaceStats> StatFs() = 0;

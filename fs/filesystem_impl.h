@@ -24,7 +24,8 @@
 namespace pbfs {
 
 // The mounted filesystem: puts the parts together. Its member functions are in mount.cc,
-// name_ops.cc, attribute_ops.cc, data_ops.cc, size_ops.cc and fallocate_ops.cc.
+// name_ops.cc, attribute_ops.cc, data_ops.cc, size_ops.cc,
+// fallocate_ops.cc and copy_ops.cc.
 class FileSystemImpl final : public FileSystem {
  public:
   FileSystemImpl(BlockDevice& device, const MountOptions& options, const Superblock& superblock);
@@ -72,6 +73,9 @@ class FileSystemImpl final : public FileSystem {
   StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) override;
   Status Fallocate(InodeNumber ino, int mode, uint64_t offset_bytes, uint64_t length_bytes,
                    bool kill_suidgid) override;
+  StatusOr<uint64_t> CopyRange(const FileRange& from, const FilePosition& to,
+                               bool kill_suidgid) override;
+  StatusOr<BlockNumber> BlockOf(InodeNumber ino, uint64_t file_block) override;
 
   StatusOr<SpaceStats> StatFs() override;
   StatusOr<uint64_t> Trim(uint64_t start_bytes, uint64_t length_bytes,
@@ -122,7 +126,16 @@ class FileSystemImpl final : public FileSystem {
   void MoveParent(Operation& operation, const InodeRef& child, const InodeRef& dir,
                   const InodeRef& new_dir);
 
+  // Copies (copy_ops.cc).
+  struct CopiedPiece {
+    uint64_t length_bytes = 0;
+    bool hole = false;
+  };
+  Status CopyPiece(const FileRange& from, const FilePosition& to, CopiedPiece* piece);
+  Status CopyHole(const FilePosition& to, uint64_t length_bytes);
+
   // Data (data_ops.cc, size_ops.cc).
+  static Status CheckRegular(Inode& inode);  // EISDIR, EINVAL.
   Status PrepareRead(ReadOperation& operation);
   // What a failed read answers; says it in the log, too.
   Status DataReadError(InodeNumber ino, BlockNumber block, int error) const;

@@ -64,6 +64,8 @@ fuse_lowlevel_ops MakeOperations() {
   operations.ioctl = HandleIoctl;
   operations.lseek = HandleLseek;
   operations.fallocate = HandleFallocate;
+  operations.copy_file_range = HandleCopyFileRange;
+  operations.bmap = HandleBmap;
   return operations;
 }
 

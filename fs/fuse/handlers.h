@@ -12,8 +12,7 @@
 namespace pbfs::fuse {
 
 // What libfuse dispatches to. An operation that is not set is answered ENOSYS by libfuse, which
-// makes the kernel stop asking and do without: ACCESS (default_permissions), FLUSH, BMAP, POLL,
-// COPY_FILE_RANGE, locks.
+// makes the kernel stop asking and do without: ACCESS (default_permissions), FLUSH, POLL, locks.
 fuse_lowlevel_ops MakeOperations();
 
 // We are the only writer: what the kernel knows stays true.
@@ -81,6 +80,11 @@ void HandleLseek(fuse_req_t request, fuse_ino_t nodeid, off_t offset, int whence
                  fuse_file_info* file);
 void HandleFallocate(fuse_req_t request, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
                      fuse_file_info* file);
+void HandleCopyFileRange(fuse_req_t request, fuse_ino_t from, off_t from_offset,
+                         fuse_file_info* from_file, fuse_ino_t to, off_t to_offset,
+                         fuse_file_info* to_file, size_t length, int flags);
+// Of fuseblk alone.
+void HandleBmap(fuse_req_t request, fuse_ino_t nodeid, size_t block_bytes, uint64_t index);
 
 // handlers_directory.cc
 void HandleReadDir(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// File contents: open, read, write, fsync, seek, fallocate.
+// File contents: open, read, write, fsync, seek, fallocate, copies.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -172,6 +172,34 @@ void HandleFallocate(fuse_req_t request, fuse_ino_t nodeid, int mode, off_t offs
   ReplyStatus(request,
               session.fs().Fallocate(session.InodeOf(nodeid), mode, static_cast<uint64_t>(offset),
                                      static_cast<uint64_t>(length), kill_suidgid));
+}
+
+// As above. The kernel has sent the dirty pages of both ranges.
+void HandleCopyFileRange(fuse_req_t request, fuse_ino_t from, off_t from_offset, fuse_file_info*,
+                         fuse_ino_t to, off_t to_offset, fuse_file_info*, size_t length,
+                         int flags) {
+  if (flags != 0) return static_cast<void>(fuse_reply_err(request, EINVAL));
+  Session& session = SessionOf(request);
+  const auto copied = session.fs().CopyRange(
+      {session.InodeOf(from), static_cast<uint64_t>(from_offset), length},
+      {session.InodeOf(to), static_cast<uint64_t>(to_offset)}, fuse_req_ctx(request)->uid != 0);
+  if (!copied.ok()) return ReplyStatus(request, copied.status());
+  fuse_reply_write(request, *copied);
+}
+
+void HandleBmap(fuse_req_t request, fuse_ino_t nodeid, size_t block_bytes, uint64_t index) {
+  if (block_bytes == 0 || kBlockBytes % block_bytes != 0) {
+    return static_cast<void>(fuse_reply_err(request, EINVAL));
+  }
+  Session& session = SessionOf(request);
+  session.helper().Queue(
+      [&session, request, nodeid, block_bytes, index, token = session.NewToken()] {
+        session.CollectDirtyPages(nodeid);
+        const uint64_t parts = kBlockBytes / block_bytes;
+        const auto block = session.fs().BlockOf(session.InodeOf(nodeid), index / parts);
+        if (!block.ok()) return ReplyStatus(request, block.status());
+        fuse_reply_bmap(request, *block == 0 ? 0 : *block * parts + index % parts);
+      });
 }
 
 }  // namespace pbfs::fuse

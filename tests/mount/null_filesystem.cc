@@ -318,6 +318,10 @@ class NullFileSystem : public FileSystem {
   Status Fallocate(InodeNumber, int, uint64_t, uint64_t, bool) override {
     return ErrnoError(EOPNOTSUPP, "");
   }
+  StatusOr<uint64_t> CopyRange(const FileRange&, const FilePosition&, bool) override {
+    return ErrnoError(EOPNOTSUPP, "");
+  }
+  StatusOr<BlockNumber> BlockOf(InodeNumber, uint64_t) override { return BlockNumber{0}; }
   StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) override {
     MutexLock lock(mutex_);
     Node* node = Find(ino);

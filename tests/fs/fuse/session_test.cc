@@ -372,12 +372,44 @@ TEST_F(SessionTest, NamesAreDurableWithDirsync) {
 
 TEST_F(SessionTest, WhatItDoesNotKnowIsENOSYS) {
   Start();
-  for (const uint32_t opcode : {uint32_t{FUSE_TMPFILE}, kOpStatx, uint32_t{FUSE_BMAP},
-                                uint32_t{FUSE_COPY_FILE_RANGE}, uint32_t{200}}) {
+  for (const uint32_t opcode : {uint32_t{FUSE_TMPFILE}, kOpStatx, uint32_t{200}}) {
     EXPECT_EQ(kernel_.Call(opcode, kRootNodeId, std::string(64, '\0')).error, ENOSYS) << opcode;
   }
   EXPECT_EQ(kernel_.Call(FUSE_IOCTL, kRootNodeId, Bytes(fuse_ioctl_in{})).error, ENOTTY);
   EXPECT_EQ(kernel_.Call(FUSE_INTERRUPT, 0, Bytes(fuse_interrupt_in{})).error, ENOSYS);
+}
+
+TEST_F(SessionTest, RangesAreAllocatedCopiedAndFound) {
+  Start();
+  const uint64_t a = CreateFile("a", 06755);
+  const uint64_t b = CreateFile("b");
+  fuse_fallocate_in range = {};
+  range.length = 20'000;
+  EXPECT_EQ(kernel_.Call(FUSE_FALLOCATE, a, Bytes(range)).error, 0);
+  EXPECT_EQ(GetAttributes(a).attr.size, 20'000u);
+  EXPECT_EQ(GetAttributes(a).attr.blocks, 40u);
+  EXPECT_EQ(GetAttributes(a).attr.mode & 07777, 0755u);  // Its user is not root.
+  EXPECT_EQ(Write(a, 4096, Pattern(4096)).error, 0);
+  fuse_copy_file_range_in copy = {};
+  copy.nodeid_out = b;
+  copy.len = 20'000;
+  EXPECT_EQ(kernel_.Call(FUSE_COPY_FILE_RANGE, a, Bytes(copy)).As<fuse_write_out>().size, 20'000u);
+  EXPECT_EQ(Read(b, 0, 30'000), Read(a, 0, 30'000));
+  EXPECT_EQ(GetAttributes(b).attr.blocks, 8u);
+  copy.flags = 1;
+  EXPECT_EQ(kernel_.Call(FUSE_COPY_FILE_RANGE, a, Bytes(copy)).error, EINVAL);
+  const auto block_of = [&](uint64_t index, uint32_t block_bytes) {
+    fuse_bmap_in in = {};
+    in.block = index;
+    in.blocksize = block_bytes;
+    kernel_.Send(FUSE_BMAP, b, Bytes(in));
+    auto reply = kernel_.Receive();
+    if (reply.unique == 0) reply = kernel_.Receive();  // That we are to send our dirty pages.
+    return reply.As<fuse_bmap_out>().block;
+  };
+  EXPECT_EQ(block_of(0, 4096), 0u);
+  EXPECT_NE(block_of(1, 4096), 0u);
+  EXPECT_EQ(block_of(9, 512), block_of(1, 4096) * 8 + 1);
 }
 
 TEST_F(SessionTest, RenameKnowsItsFlags) {

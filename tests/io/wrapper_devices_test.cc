@@ -312,14 +312,16 @@ TEST_F(RecordingDeviceTest, LeavesOutReadsAndTheEndOfWhatFailed) {
   EXPECT_EQ(recording[1].kind, Kind::kFlushStart);
 }
 
-TEST_F(RecordingDeviceTest, RecordsWriteZeroesAsZerosAndNoDiscard) {
+TEST_F(RecordingDeviceTest, RecordsWriteZeroesAsZerosAndDiscardsAsGarbage) {
   RecordingDevice device(memory_);
   ASSERT_EQ(RunRange(device, IoOp::kWriteZeroes, 4096, 8192), 0);
   ASSERT_EQ(RunRange(device, IoOp::kDiscard, 0, 4096), 0);
   const std::vector<RecordedIo> recording = device.TakeRecording();
-  ASSERT_EQ(recording.size(), 2u);
+  ASSERT_EQ(recording.size(), 4u);
   EXPECT_EQ(recording[0].offset_bytes, 4096u);
   EXPECT_EQ(recording[0].data, std::vector<std::byte>(8192));
+  EXPECT_EQ(recording[2].offset_bytes, 0u);
+  EXPECT_EQ(recording[2].data, std::vector<std::byte>(4096, RecordedIo::kDiscarded));
 }
 
 TEST_F(RecordingDeviceTest, ReplayedOntoAnEmptyDeviceGivesTheSameContents) {

@@ -118,7 +118,7 @@ StatusOr<BlockNumber> FileSystemImpl::BlockOf(InodeNumber ino, uint64_t file_blo
   InodeRef inode;
   PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
   PBFS_RETURN_IF_ERROR(CheckRegular(*inode));
-  if (writeback_ != nullptr) {
+  if (writing_) {
     PBFS_RETURN_IF_ERROR(writeback_->Flush(inode));
   }
   ReaderLock lock(inode->lock);

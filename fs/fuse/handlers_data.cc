@@ -169,9 +169,12 @@ void HandleFallocate(fuse_req_t request, fuse_ino_t nodeid, int mode, off_t offs
                      fuse_file_info*) {
   Session& session = SessionOf(request);
   const bool kill_suidgid = fuse_req_ctx(request)->uid != 0;
-  ReplyStatus(request,
-              session.fs().Fallocate(session.InodeOf(nodeid), mode, static_cast<uint64_t>(offset),
-                                     static_cast<uint64_t>(length), kill_suidgid));
+  const Status status =
+      session.fs().Fallocate(session.InodeOf(nodeid), mode, static_cast<uint64_t>(offset),
+                             static_cast<uint64_t>(length), kill_suidgid);
+  // There may be room for what it collects now.
+  if (status.ok()) session.kernel_view().ForgetFull(nodeid);
+  ReplyStatus(request, status);
 }
 
 // As above. The kernel has sent the dirty pages of both ranges.

@@ -7,8 +7,8 @@
 
 #include "absl/strings/str_join.h"
 #include "fs/checker.h"
-#include "io/fault_device.h"
 #include "tests/support/fs_fixture.h"
+#include "tests/support/fs_image.h"
 
 namespace pbfs {
 namespace {
@@ -46,6 +46,17 @@ class FallocateTest : public FsFixture {
     ASSERT_TRUE(report.ok()) << report.status();
     EXPECT_TRUE(report->clean()) << absl::StrJoin(report->problems, "\n");
     Mount();
+  }
+  // How many extents the file has; unmounts and mounts.
+  size_t Extents(const char* name = "a") {
+    const InodeNumber ino = Find(name);
+    EXPECT_TRUE(fs_->Unmount().ok());
+    fs_.reset();
+    size_t count = 0;
+    ImageEditor(*device_).EditInode(
+        ino, [&](DiskInode& inode) { count = inode.data_bytes / sizeof(InlineExtent); });
+    Mount();
+    return count;
   }
   // "data 0..4096, hole 4096..8192", as SEEK_DATA and SEEK_HOLE have it.
   std::string Map(InodeNumber ino) {
@@ -138,6 +149,34 @@ TEST_F(FallocateTest, WritesTurnPartsIntoWrittenOnes) {
   ASSERT_TRUE(client_->Write(Find(), 0, std::string(16 * kBlockBytes, 'y')).ok());
   Check();
   EXPECT_EQ(Map(Find()), "d0-16 ");
+}
+
+TEST_F(FallocateTest, ExtentsAreSplitAndMergedAsTheirPartsChange) {
+  ASSERT_EQ(Allocate(Make(), 0, 0, 16 * kBlockBytes), 0);
+  EXPECT_EQ(Extents(), 1u);
+  const auto write = [&](uint64_t block, uint64_t count) {
+    ASSERT_TRUE(
+        client_->Write(Find(), block * kBlockBytes, std::string(count * kBlockBytes, 'w')).ok());
+  };
+  write(8, 2);
+  EXPECT_EQ(Extents(), 3u);
+  write(10, 1);  // Joins what is before.
+  EXPECT_EQ(Extents(), 3u);
+  write(7, 1);  // Joins what is behind.
+  EXPECT_EQ(Extents(), 3u);
+  write(5, 1);
+  EXPECT_EQ(Extents(), 5u);
+  write(6, 1);  // Both.
+  EXPECT_EQ(Extents(), 3u);
+  ASSERT_EQ(Allocate(Find(), kZero, 5 * kBlockBytes, 2 * kBlockBytes), 0);
+  EXPECT_EQ(Extents(), 3u);
+  ASSERT_EQ(Allocate(Find(), kPunch, 2 * kBlockBytes, kBlockBytes), 0);
+  EXPECT_EQ(Extents(), 4u);
+  ASSERT_EQ(Allocate(Find(), kZero, 7 * kBlockBytes, 9 * kBlockBytes), 0);
+  EXPECT_EQ(Extents(), 2u);
+  write(0, 16);
+  EXPECT_EQ(Blocks(Find()), 16u);
+  Check();
 }
 
 TEST_F(FallocateTest, APunchedRangeIsAHoleAndItsEdgesAreZeroes) {

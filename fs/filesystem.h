@@ -78,12 +78,17 @@ struct SetAttributes {
   bool kill_suidgid = false;
 };
 
+struct Owner {
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+};
+
 struct NewInode {
   uint32_t mode = 0;  // S_IF... and permissions, umask already applied.
   uint32_t uid = 0;
   uint32_t gid = 0;  // The server applies a setgid directory's group.
   uint32_t rdev = 0;
-  std::string_view symlink_target;
+  std::string_view symlink_target = {};
 };
 
 struct DirEntry {
@@ -201,12 +206,18 @@ class FileSystem {
   virtual StatusOr<std::optional<Attributes>> Lookup(InodeNumber dir, std::string_view name) = 0;
   virtual StatusOr<Attributes> Create(InodeNumber dir, std::string_view name,
                                       const NewInode& request) = 0;  // All types but hard links.
+  // A regular file without a name (O_TMPFILE), as if it were made in `dir`. Link() may give it one,
+  // until then it goes with its last reference.
+  virtual StatusOr<Attributes> CreateTemporary(InodeNumber dir, const NewInode& request) = 0;
+  // ENOENT when the file had names and has lost them all.
   virtual StatusOr<Attributes> Link(InodeNumber ino, InodeNumber dir, std::string_view name) = 0;
   virtual Status Unlink(InodeNumber dir, std::string_view name) = 0;
   virtual Status Rmdir(InodeNumber dir, std::string_view name) = 0;
-  // flags: RENAME_NOREPLACE, RENAME_EXCHANGE, or 0.
+  // flags: RENAME_EXCHANGE, or any of RENAME_NOREPLACE and RENAME_WHITEOUT, which leaves a
+  // character device 0:0 of `whiteout_owner` in the old place.
   virtual Status Rename(InodeNumber dir, std::string_view name, InodeNumber new_dir,
-                        std::string_view new_name, unsigned flags) = 0;
+                        std::string_view new_name, unsigned flags,
+                        const Owner& whiteout_owner = {}) = 0;
   virtual StatusOr<std::string> ReadLink(InodeNumber ino) = 0;
   // Visits "." , ".." and the entries with cookie > after, ascending, until `visit` returns false
   // (that entry was not taken). Each entry that exists throughout a scan is seen exactly once.

@@ -47,11 +47,13 @@ class FileSystemImpl final : public FileSystem {
   StatusOr<std::optional<Attributes>> Lookup(InodeNumber dir, std::string_view name) override;
   StatusOr<Attributes> Create(InodeNumber dir, std::string_view name,
                               const NewInode& request) override;
+  StatusOr<Attributes> CreateTemporary(InodeNumber dir, const NewInode& request) override;
   StatusOr<Attributes> Link(InodeNumber ino, InodeNumber dir, std::string_view name) override;
   Status Unlink(InodeNumber dir, std::string_view name) override;
   Status Rmdir(InodeNumber dir, std::string_view name) override;
   Status Rename(InodeNumber dir, std::string_view name, InodeNumber new_dir,
-                std::string_view new_name, unsigned flags) override;
+                std::string_view new_name, unsigned flags,
+                const Owner& whiteout_owner = {}) override;
   StatusOr<std::string> ReadLink(InodeNumber ino) override;
   Status ReadDir(InodeNumber dir, uint64_t after,
                  const std::function<bool(const DirEntry&)>& visit) override;
@@ -115,11 +117,16 @@ class FileSystemImpl final : public FileSystem {
   // Names (name_ops.cc).
   Status FillNewInode(Operation& operation, const InodeRef& child, const DiskInode& parent,
                       const NewInode& request, const InodeAllocator::Slot& slot);
+  // A new inode for a name in `parent`; its links are set as if it had that name already.
+  StatusOr<InodeRef> MakeInode(Operation& operation, const DiskInode& parent,
+                               const NewInode& request);
   Status RemoveName(InodeNumber dir, std::string_view name, bool directory);
   Status DropLink(Operation& operation, const InodeRef& inode, bool directory);
   Status RenameOver(Operation& operation, const InodeRef& dir, std::string_view name,
                     const InodeRef& new_dir, std::string_view new_name, unsigned flags,
-                    InodeNumber* unlinked);
+                    const Owner& whiteout_owner, InodeNumber* unlinked);
+  Status LeaveWhiteout(Operation& operation, const DiskInode& dir, std::string_view name,
+                       Directory& names, const Owner& owner);
   Status RenameExchange(Operation& operation, const InodeRef& dir, std::string_view name,
                         const InodeRef& new_dir, std::string_view new_name);
   Status CheckNotBelow(InodeNumber moved, InodeNumber new_dir);

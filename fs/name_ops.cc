@@ -11,6 +11,7 @@
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE (1 << 0)
 #define RENAME_EXCHANGE (1 << 1)
+#define RENAME_WHITEOUT (1 << 2)
 #endif
 
 namespace pbfs {
@@ -18,6 +19,7 @@ namespace {
 
 constexpr uint32_t kLinksMax = 0x7fffffff;
 constexpr OperationRunner::Needs kAdding{.space_blocks = 32};
+constexpr OperationRunner::Needs kAddingTwo{.space_blocks = 64};
 constexpr OperationRunner::Needs kRemoving{.space_blocks = 24, .privileged = true};
 // Entries handed out by one pass under a directory's lock.
 constexpr size_t kReadDirBatch = 128;
@@ -125,30 +127,35 @@ Status FileSystemImpl::FillNewInode(Operation& operation, const InodeRef& child,
   return OkStatus();
 }
 
+StatusOr<InodeRef> FileSystemImpl::MakeInode(Operation& operation, const DiskInode& parent,
+                                             const NewInode& request) {
+  InodeAllocator::Slot slot;
+  PBFS_ASSIGN_OR_RETURN(slot, inode_allocator_.Allocate(operation.transaction(), parent.ino));
+  InodeRef child = inodes_.GetNew(slot.ino);
+  // At once: the next transaction may use the number.
+  operation.transaction().OnAbort([this, gone = slot.ino] { inodes_.Drop(gone); });
+  PBFS_RETURN_IF_ERROR(FillNewInode(operation, child, parent, request, slot));
+  return child;
+}
+
 StatusOr<Attributes> FileSystemImpl::Create(InodeNumber dir, std::string_view name,
                                             const NewInode& request) {
   PBFS_RETURN_IF_ERROR(CheckName(name));
   InodeRef parent;
   PBFS_ASSIGN_OR_RETURN(parent, GetInode(dir));
   InodeRef child;
-  InodeNumber ino = 0;
   const Status status = Run(kAdding, [&](Operation& operation) -> Status {
     DiskInode& directory = operation.Edit(parent);
     PBFS_RETURN_IF_ERROR(CheckLiveDirectory(directory));
     if (S_ISDIR(request.mode) && directory.nlink >= kLinksMax) {
       return ErrnoError(EMLINK, "too many links");
     }
-    InodeAllocator::Slot slot;
     Directory names(reader_, space_, hash_, directory);
     std::optional<Directory::Found> found;
     PBFS_ASSIGN_OR_RETURN(found, names.Find(name));
     if (found) return ErrnoError(EEXIST, "name exists");
-    PBFS_ASSIGN_OR_RETURN(slot, inode_allocator_.Allocate(operation.transaction(), dir));
-    ino = slot.ino;
-    child = inodes_.GetNew(ino);
-    // At once: the next transaction may use the number.
-    operation.transaction().OnAbort([this, gone = ino] { inodes_.Drop(gone); });
-    PBFS_RETURN_IF_ERROR(FillNewInode(operation, child, directory, request, slot));
+    PBFS_ASSIGN_OR_RETURN(child, MakeInode(operation, directory, request));
+    const InodeNumber ino = child->ino;
     PBFS_RETURN_IF_ERROR(names.Insert(operation.transaction(), name, ino, TypeOf(request.mode)));
     if (S_ISDIR(request.mode)) ++directory.nlink;
     SetTimes(directory, CurrentTime(), /*modified=*/true);
@@ -159,27 +166,58 @@ StatusOr<Attributes> FileSystemImpl::Create(InodeNumber dir, std::string_view na
   return AttributesOfInode(*child);
 }
 
+StatusOr<Attributes> FileSystemImpl::CreateTemporary(InodeNumber dir, const NewInode& request) {
+  if (!S_ISREG(request.mode)) return ErrnoError(EINVAL, "not a regular file");
+  InodeRef parent;
+  PBFS_ASSIGN_OR_RETURN(parent, GetInode(dir));
+  InodeRef child;
+  PBFS_RETURN_IF_ERROR(Run(kAdding, [&](Operation& operation) -> Status {
+    const DiskInode& directory = operation.Edit(parent);
+    PBFS_RETURN_IF_ERROR(CheckLiveDirectory(directory));
+    PBFS_ASSIGN_OR_RETURN(child, MakeInode(operation, directory, request));
+    operation.Edit(child).nlink = 0;
+    const InodeNumber ino = child->ino;
+    PBFS_RETURN_IF_ERROR(orphans_->Add(operation, ino, OrphanKind::kUnlinked));
+    operation.transaction().OnCommit([this, ino] {
+      inodes_.AddReference(ino);
+      orphans_->NoteTemporary(ino);
+    });
+    return OkStatus();
+  }));
+  return AttributesOfInode(*child);
+}
+
 StatusOr<Attributes> FileSystemImpl::Link(InodeNumber ino, InodeNumber dir, std::string_view name) {
   PBFS_RETURN_IF_ERROR(CheckName(name));
   InodeRef parent;
   InodeRef inode;
   PBFS_ASSIGN_OR_RETURN(parent, GetInode(dir));
   PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
-  PBFS_RETURN_IF_ERROR(Run(kAdding, [&](Operation& operation) -> Status {
+  PBFS_RETURN_IF_ERROR(CheckWritable());
+  // What a truncation of a file without a name has left to free counts on the orphan tree.
+  const bool temporary = orphans_->IsTemporary(ino);
+  if (temporary) inode->range.Lock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
+  const Status status = Run(kAdding, [&](Operation& operation) -> Status {
     DiskInode& directory = operation.Edit(parent);
     PBFS_RETURN_IF_ERROR(CheckLiveDirectory(directory));
     DiskInode& disk = operation.Edit(inode);
     if (S_ISDIR(disk.mode)) return ErrnoError(EPERM, "hard link to a directory");
-    if (disk.nlink == 0) return ErrnoError(ENOENT, "file was removed");
+    if (disk.nlink == 0 && !temporary) return ErrnoError(ENOENT, "file was removed");
     if (disk.nlink >= kLinksMax) return ErrnoError(EMLINK, "too many links");
+    if (disk.nlink == 0) PBFS_RETURN_IF_ERROR(orphans_->Remove(operation, ino));
     PBFS_RETURN_IF_ERROR(Directory(reader_, space_, hash_, directory)
                              .Insert(operation.transaction(), name, ino, TypeOf(disk.mode)));
     ++disk.nlink;
     SetTimes(disk, CurrentTime(), /*modified=*/false);
     SetTimes(directory, CurrentTime(), /*modified=*/true);
-    operation.transaction().OnCommit([this, ino] { inodes_.AddReference(ino); });
+    operation.transaction().OnCommit([this, ino, temporary] {
+      inodes_.AddReference(ino);
+      if (temporary) orphans_->NoteNamed(ino);
+    });
     return OkStatus();
-  }));
+  });
+  if (temporary) inode->range.Unlock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
+  PBFS_RETURN_IF_ERROR(status);
   return AttributesOfInode(*inode);
 }
 
@@ -261,9 +299,22 @@ void FileSystemImpl::MoveParent(Operation& operation, const InodeRef& child, con
   ++operation.Edit(new_dir).nlink;
 }
 
+// What a union filesystem takes for a name that is not there.
+Status FileSystemImpl::LeaveWhiteout(Operation& operation, const DiskInode& dir,
+                                     std::string_view name, Directory& names, const Owner& owner) {
+  NewInode request;
+  request.mode = S_IFCHR;
+  request.uid = owner.uid;
+  request.gid = owner.gid;
+  InodeRef whiteout;
+  PBFS_ASSIGN_OR_RETURN(whiteout, MakeInode(operation, dir, request));
+  return names.Replace(operation.transaction(), name, whiteout->ino, TypeOf(S_IFCHR));
+}
+
 Status FileSystemImpl::RenameOver(Operation& operation, const InodeRef& dir, std::string_view name,
                                   const InodeRef& new_dir, std::string_view new_name,
-                                  unsigned flags, InodeNumber* unlinked) {
+                                  unsigned flags, const Owner& whiteout_owner,
+                                  InodeNumber* unlinked) {
   *unlinked = 0;
   Transaction& transaction = operation.transaction();
   DiskInode& from = operation.Edit(dir);
@@ -300,7 +351,11 @@ Status FileSystemImpl::RenameOver(Operation& operation, const InodeRef& dir, std
   } else {
     PBFS_RETURN_IF_ERROR(to_names.Insert(transaction, new_name, source->ino, source->type));
   }
-  PBFS_RETURN_IF_ERROR(from_names.Remove(transaction, name).status());
+  if ((flags & RENAME_WHITEOUT) != 0) {
+    PBFS_RETURN_IF_ERROR(LeaveWhiteout(operation, from, name, from_names, whiteout_owner));
+  } else {
+    PBFS_RETURN_IF_ERROR(from_names.Remove(transaction, name).status());
+  }
   MoveParent(operation, moved, dir, new_dir);
   SetTimes(from, CurrentTime(), /*modified=*/true);
   SetTimes(to, CurrentTime(), /*modified=*/true);
@@ -343,11 +398,11 @@ Status FileSystemImpl::RenameExchange(Operation& operation, const InodeRef& dir,
 }
 
 Status FileSystemImpl::Rename(InodeNumber dir, std::string_view name, InodeNumber new_dir,
-                              std::string_view new_name, unsigned flags) {
+                              std::string_view new_name, unsigned flags,
+                              const Owner& whiteout_owner) {
   PBFS_RETURN_IF_ERROR(CheckName(name));
   PBFS_RETURN_IF_ERROR(CheckName(new_name));
-  if ((flags & ~unsigned{RENAME_NOREPLACE | RENAME_EXCHANGE}) != 0 ||
-      flags == (RENAME_NOREPLACE | RENAME_EXCHANGE)) {
+  if (flags != RENAME_EXCHANGE && (flags & ~unsigned{RENAME_NOREPLACE | RENAME_WHITEOUT}) != 0) {
     return ErrnoError(EINVAL, "unknown rename flags");
   }
   InodeRef from;
@@ -355,11 +410,12 @@ Status FileSystemImpl::Rename(InodeNumber dir, std::string_view name, InodeNumbe
   PBFS_ASSIGN_OR_RETURN(from, GetInode(dir));
   PBFS_ASSIGN_OR_RETURN(to, GetInode(new_dir));
   InodeNumber unlinked = 0;
-  PBFS_RETURN_IF_ERROR(Run(kAdding, [&](Operation& operation) {
+  const OperationRunner::Needs& needs = (flags & RENAME_WHITEOUT) != 0 ? kAddingTwo : kAdding;
+  PBFS_RETURN_IF_ERROR(Run(needs, [&](Operation& operation) {
     if ((flags & RENAME_EXCHANGE) != 0) {
       return RenameExchange(operation, from, name, to, new_name);
     }
-    return RenameOver(operation, from, name, to, new_name, flags, &unlinked);
+    return RenameOver(operation, from, name, to, new_name, flags, whiteout_owner, &unlinked);
   }));
   if (unlinked != 0) orphans_->Unlinked(unlinked);
   return OkStatus();

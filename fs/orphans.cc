@@ -81,9 +81,27 @@ void Orphans::Unlinked(InodeNumber ino) {
   if (!inodes_.HasReferences(ino)) Unreferenced(ino);
 }
 
+void Orphans::NoteTemporary(InodeNumber ino) {
+  MutexLock lock(mutex_);
+  unlinked_.insert(ino);
+  temporary_.insert(ino);
+}
+
+bool Orphans::IsTemporary(InodeNumber ino) {
+  MutexLock lock(mutex_);
+  return temporary_.contains(ino);
+}
+
+void Orphans::NoteNamed(InodeNumber ino) {
+  MutexLock lock(mutex_);
+  unlinked_.erase(ino);
+  temporary_.erase(ino);
+}
+
 void Orphans::Unreferenced(InodeNumber ino) {
   MutexLock lock(mutex_);
   if (unlinked_.erase(ino) == 0) return;
+  temporary_.erase(ino);
   queue_.push_back(ino);
   changed_.SignalAll();
 }
@@ -184,6 +202,7 @@ void Orphans::ForgetReferences() {
   MutexLock lock(mutex_);
   queue_.insert(queue_.end(), unlinked_.begin(), unlinked_.end());
   unlinked_.clear();
+  temporary_.clear();
   changed_.SignalAll();
 }
 

@@ -40,6 +40,11 @@ class Orphans {
 
   // The inode's last name went (its transaction is committed): freed when it has no references.
   void Unlinked(InodeNumber ino) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The inode was made without a name, and may get one; it has a reference.
+  void NoteTemporary(InodeNumber ino) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool IsTemporary(InodeNumber ino) ABSL_LOCKS_EXCLUDED(mutex_);
+  // It has got one. Both at the commit.
+  void NoteNamed(InodeNumber ino) ABSL_LOCKS_EXCLUDED(mutex_);
   // The inode's last reference went.
   void Unreferenced(InodeNumber ino) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -69,7 +74,8 @@ class Orphans {
 
   Mutex mutex_;
   CondVar changed_;
-  absl::flat_hash_set<InodeNumber> unlinked_ ABSL_GUARDED_BY(mutex_);  // Referenced, nlink 0.
+  absl::flat_hash_set<InodeNumber> unlinked_ ABSL_GUARDED_BY(mutex_);   // Referenced, nlink 0.
+  absl::flat_hash_set<InodeNumber> temporary_ ABSL_GUARDED_BY(mutex_);  // The part of unlinked_.
   std::vector<InodeNumber> queue_ ABSL_GUARDED_BY(mutex_);
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

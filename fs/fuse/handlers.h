@@ -92,6 +92,10 @@ void HandleReadDir(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t off
 void HandleReadDirPlus(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset,
                        fuse_file_info* file);
 
+// handlers_raw.cc
+void HandleStatx(Session& session, const Request& request);
+void HandleTmpfile(Session& session, const Request& request);
+
 // handlers_ioctl.cc
 void HandleIoctl(fuse_req_t request, fuse_ino_t nodeid, unsigned command, void* argument,
                  fuse_file_info* file, unsigned flags, const void* in, size_t in_size,

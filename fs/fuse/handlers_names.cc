@@ -153,14 +153,11 @@ void HandleRmdir(fuse_req_t request, fuse_ino_t parent, const char* name) {
 void HandleRename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_ino_t new_parent,
                   const char* new_name, unsigned flags) {
   Session& session = SessionOf(request);
-  constexpr unsigned kKnown = RENAME_NOREPLACE | RENAME_EXCHANGE;
-  if ((flags & ~kKnown) != 0 || flags == kKnown) {
-    fuse_reply_err(request, EINVAL);
-    return;
-  }
+  const fuse_ctx* context = fuse_req_ctx(request);
   const InodeNumber directory = session.InodeOf(new_parent);
   ReplyChange(request, directory,
-              session.fs().Rename(session.InodeOf(parent), name, directory, new_name, flags));
+              session.fs().Rename(session.InodeOf(parent), name, directory, new_name, flags,
+                                  {.uid = context->uid, .gid = context->gid}));
 }
 
 void HandleReadLink(fuse_req_t request, fuse_ino_t nodeid) {

@@ -13,6 +13,53 @@ namespace pbfs::fuse {
 // Opcodes after 7.38.
 inline constexpr uint32_t kOpStatx = 52;
 
+// STATX: fuse_statx_in, fuse_statx_out and what is in it.
+struct StatxIn {
+  uint32_t getattr_flags;
+  uint32_t zero;
+  uint64_t file_handle;
+  uint32_t flags;
+  uint32_t mask;
+};
+static_assert(sizeof(StatxIn) == 24);
+struct StatxTime {
+  int64_t seconds;
+  uint32_t nanoseconds;
+  int32_t zero;
+};
+struct StatxBody {
+  uint32_t mask;
+  uint32_t block_bytes;
+  uint64_t attributes;
+  uint32_t nlink;
+  uint32_t uid;
+  uint32_t gid;
+  uint16_t mode;
+  uint16_t zero;
+  uint64_t ino;
+  uint64_t size_bytes;
+  uint64_t blocks_512;
+  uint64_t attributes_mask;
+  StatxTime atime, btime, ctime, mtime;
+  uint32_t rdev_major, rdev_minor;
+  uint32_t dev_major, dev_minor;
+  uint64_t spare[14];
+};
+static_assert(sizeof(StatxBody) == 256 && offsetof(StatxBody, atime) == 64 &&
+              offsetof(StatxBody, rdev_major) == 128);
+struct StatxOut {
+  uint64_t attr_valid;  // Seconds.
+  uint32_t attr_valid_nanoseconds;
+  uint32_t flags;
+  uint64_t spare[2];
+  StatxBody body;
+};
+static_assert(sizeof(StatxOut) == 288);
+
+// TMPFILE is answered as CREATE is.
+static_assert(FUSE_TMPFILE == 51 && sizeof(fuse_create_in) == 16 && sizeof(fuse_attr) == 88 &&
+              sizeof(fuse_entry_out) == 128 && sizeof(fuse_open_out) == 16);
+
 // A WRITE's header in front of the payload: fuse_in_header + fuse_write_in.
 inline constexpr size_t kHeadBytes = sizeof(fuse_in_header) + sizeof(fuse_write_in);
 static_assert(sizeof(fuse_in_header) == 40 && sizeof(fuse_write_in) == 40 && kHeadBytes == 80);

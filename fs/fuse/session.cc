@@ -165,6 +165,10 @@ void Session::Process(Request& request) {
     case FUSE_DESTROY:
       destroy_unique_ = header.unique;
       return workers_->StopReceiving();
+    case kOpStatx:
+      return HandleStatx(*this, request);
+    case FUSE_TMPFILE:
+      return HandleTmpfile(*this, request);
     case FUSE_SETXATTR:
       if (IsSyncCommand(request)) return SyncFs(header.unique);
       return SendError(header.unique, SetXattrOf(*this, request));
@@ -244,6 +248,14 @@ void Session::SendError(uint64_t unique, int error) {
   header.unique = unique;
   const iovec segment = {&header, sizeof(header)};
   transport_->Send(&segment, 1);
+}
+
+int Session::SendReply(uint64_t unique, const void* body, size_t size_bytes) {
+  fuse_out_header header = {};
+  header.len = static_cast<uint32_t>(sizeof(header) + size_bytes);
+  header.unique = unique;
+  const iovec segments[] = {{&header, sizeof(header)}, {const_cast<void*>(body), size_bytes}};
+  return transport_->Send(segments, 2);
 }
 
 int Session::Send(iovec* segments, int count) {

@@ -85,6 +85,10 @@ class Session : private WorkerPool::Processor {
   void DropKernelAttributes(uint64_t nodeid);
   // CollectDirtyPages() for all files, as syncfs(2) does it.
   Status CollectAllDirtyPages();
+  // A reply without a body, and one with, past libfuse. `error`: 0 or a positive errno. Returns 0
+  // or a positive errno when the kernel does not take it.
+  void SendError(uint64_t unique, int error);
+  int SendReply(uint64_t unique, const void* body, size_t size_bytes);
   // Agrees on the connection's features.
   void Negotiate(fuse_conn_info& connection) const;
 
@@ -98,8 +102,6 @@ class Session : private WorkerPool::Processor {
   void Process(Request& request) override;
   // What libfuse sends: replies and notifications. 0 or a positive errno.
   int Send(iovec* segments, int count);
-  // A reply without a body, past libfuse. `error`: 0 or a positive errno.
-  void SendError(uint64_t unique, int error);
   void SyncFs(uint64_t unique);
   bool SyncThroughMount(uint64_t nodeid);
   // A descriptor of the root as the kernel shows it; -1 when we are not (or no longer) there.

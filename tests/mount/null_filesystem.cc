@@ -120,6 +120,9 @@ class NullFileSystem : public FileSystem {
     AddName(*parent, std::string(name), ino);
     return node.attributes;
   }
+  StatusOr<Attributes> CreateTemporary(InodeNumber, const NewInode&) override {
+    return ErrnoError(EOPNOTSUPP, "not here");
+  }
   StatusOr<Attributes> Link(InodeNumber ino, InodeNumber dir, std::string_view name) override {
     MutexLock lock(mutex_);
     Node* node = Find(ino);
@@ -141,7 +144,7 @@ class NullFileSystem : public FileSystem {
     return Remove(dir, std::string(name), true);
   }
   Status Rename(InodeNumber dir, std::string_view name, InodeNumber new_dir,
-                std::string_view new_name, unsigned flags) override {
+                std::string_view new_name, unsigned flags, const Owner&) override {
     MutexLock lock(mutex_);
     Node* from = Find(dir);
     Node* to = Find(new_dir);

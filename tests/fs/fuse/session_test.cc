@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <map>
 #include <memory>
@@ -372,7 +373,7 @@ TEST_F(SessionTest, NamesAreDurableWithDirsync) {
 
 TEST_F(SessionTest, WhatItDoesNotKnowIsENOSYS) {
   Start();
-  for (const uint32_t opcode : {uint32_t{FUSE_TMPFILE}, kOpStatx, uint32_t{200}}) {
+  for (const uint32_t opcode : {uint32_t{200}, uint32_t{201}}) {
     EXPECT_EQ(kernel_.Call(opcode, kRootNodeId, std::string(64, '\0')).error, ENOSYS) << opcode;
   }
   EXPECT_EQ(kernel_.Call(FUSE_IOCTL, kRootNodeId, Bytes(fuse_ioctl_in{})).error, ENOTTY);
@@ -423,11 +424,83 @@ TEST_F(SessionTest, RenameKnowsItsFlags) {
     return kernel_.Call(FUSE_RENAME2, kRootNodeId, Bytes(in) + Name("a") + Name("b")).error;
   };
   EXPECT_EQ(rename(RENAME_NOREPLACE), EEXIST);
-  EXPECT_EQ(rename(RENAME_WHITEOUT), EINVAL);
+  EXPECT_EQ(rename(RENAME_NOREPLACE | RENAME_WHITEOUT), EEXIST);
+  EXPECT_EQ(rename(RENAME_EXCHANGE | RENAME_WHITEOUT), EINVAL);
   EXPECT_EQ(rename(RENAME_NOREPLACE | RENAME_EXCHANGE), EINVAL);
+  EXPECT_EQ(rename(8), EINVAL);
   EXPECT_EQ(rename(RENAME_EXCHANGE), 0);
   EXPECT_EQ(rename(0), 0);
   EXPECT_EQ(rename(0), ENOENT);
+  CreateFile("a");
+  EXPECT_EQ(rename(RENAME_WHITEOUT), 0);
+  const auto left = kernel_.Call(FUSE_LOOKUP, kRootNodeId, Name("a")).As<fuse_entry_out>().attr;
+  EXPECT_EQ(left.mode, uint32_t{S_IFCHR});
+  EXPECT_EQ(left.rdev, 0u);
+  EXPECT_EQ(left.uid, 1000u);
+  EXPECT_EQ(left.gid, 1001u);
+}
+
+TEST_F(SessionTest, StatxKnowsTheTimeOfBirth) {
+  Start();
+  const uint64_t file = CreateFile("file", 0640);
+  EXPECT_EQ(Write(file, 0, Pattern(5000)).error, 0);
+  const auto attributes = fs_->GetAttributes(file);
+  ASSERT_TRUE(attributes.ok());
+  const auto out = kernel_.Call(kOpStatx, file, Bytes(StatxIn{})).As<StatxOut>();
+  EXPECT_EQ(out.body.mask, STATX_BASIC_STATS | STATX_BTIME);
+  EXPECT_EQ(out.body.btime.seconds, attributes->btime.seconds);
+  EXPECT_EQ(out.body.btime.nanoseconds, attributes->btime.nanoseconds);
+  EXPECT_EQ(out.body.mtime.seconds, attributes->mtime.seconds);
+  EXPECT_EQ(out.body.ino, attributes->ino);
+  EXPECT_EQ(out.body.mode, S_IFREG | 0640);
+  EXPECT_EQ(out.body.size_bytes, 5000u);
+  EXPECT_EQ(out.body.blocks_512, 16u);
+  EXPECT_EQ(out.body.nlink, 1u);
+  EXPECT_EQ(out.body.uid, 1000u);
+  EXPECT_EQ(out.body.block_bytes, 4096u);
+  EXPECT_EQ(out.body.attributes_mask,
+            uint64_t{STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP});
+  EXPECT_GT(out.attr_valid, uint64_t{1} << 40);
+  EXPECT_EQ(kernel_.Call(kOpStatx, file, "short").error, EINVAL);
+  EXPECT_NE(kernel_.Call(kOpStatx, file + 8 * 1000, Bytes(StatxIn{})).error, 0);
+
+  fuse_mknod_in device = {};
+  device.mode = S_IFBLK | 0600;
+  device.rdev = static_cast<uint32_t>(makedev(0x123, 0x45678));
+  const auto node = kernel_.Call(FUSE_MKNOD, kRootNodeId, Bytes(device) + Name("device"))
+                        .As<fuse_entry_out>()
+                        .nodeid;
+  const auto shown = kernel_.Call(kOpStatx, node, Bytes(StatxIn{})).As<StatxOut>();
+  EXPECT_EQ(shown.body.rdev_major, 0x123u);
+  EXPECT_EQ(shown.body.rdev_minor, 0x45678u);
+}
+
+TEST_F(SessionTest, ATmpfileHasNoNameUntilItIsLinked) {
+  Start();
+  fuse_create_in in = {};
+  in.mode = S_IFREG | 0600;
+  const auto reply = kernel_.Call(FUSE_TMPFILE, kRootNodeId, Bytes(in) + Name("/"));
+  ASSERT_EQ(reply.error, 0);
+  ASSERT_EQ(reply.body.size(), sizeof(fuse_entry_out) + sizeof(fuse_open_out));
+  const auto entry = reply.As<fuse_entry_out>();
+  EXPECT_EQ(entry.attr.mode, S_IFREG | 0600u);
+  EXPECT_EQ(entry.attr.nlink, 0u);
+  EXPECT_EQ(entry.attr.uid, 1000u);
+  EXPECT_EQ(entry.attr.gid, 1001u);
+  EXPECT_EQ(entry.attr.ino, entry.nodeid);
+  EXPECT_EQ(entry.attr.mtime, entry.attr.ctime);
+  EXPECT_GT(entry.attr_valid, uint64_t{1} << 40);
+  const std::string data = Pattern(10'000);
+  EXPECT_EQ(Write(entry.nodeid, 0, data).error, 0);
+  EXPECT_EQ(kernel_.Call(FUSE_FSYNC, entry.nodeid, Bytes(fuse_fsync_in{})).error, 0);
+  fuse_link_in link = {.oldnodeid = entry.nodeid};
+  const auto linked = kernel_.Call(FUSE_LINK, kRootNodeId, Bytes(link) + Name("named"));
+  EXPECT_EQ(linked.error, 0);
+  EXPECT_EQ(linked.As<fuse_entry_out>().attr.nlink, 1u);
+  EXPECT_EQ(Read(entry.nodeid, 0, 20'000), data);
+
+  EXPECT_EQ(kernel_.Call(FUSE_TMPFILE, kRootNodeId, "short").error, EINVAL);
+  EXPECT_EQ(kernel_.Call(FUSE_TMPFILE, entry.nodeid, Bytes(in) + Name("/")).error, ENOTDIR);
 }
 
 TEST_F(SessionTest, DestroyIsAnsweredWhenTheOwnerSaysSo) {

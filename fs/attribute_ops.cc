@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attributes and extended attributes.
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 #include <algorithm>
 
@@ -9,17 +10,21 @@
 namespace pbfs {
 namespace {
 
-constexpr OperationRunner::Needs kChanging{.space_blocks = 0, .privileged = true};
+// A change of mode may rewrite an ACL.
+constexpr OperationRunner::Needs kChanging{.space_blocks = 8, .privileged = true};
 constexpr OperationRunner::Needs kSettingXattr{.space_blocks = 40};
 constexpr OperationRunner::Needs kRemovingXattr{.space_blocks = 8, .privileged = true};
 
 // The attribute spaces pbfs keeps. The kernel checks who may use which.
 Status CheckXattrName(std::string_view name) {
+  if (IsAclXattr(name)) return OkStatus();
   for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
     if (name.size() > prefix.size() && name.starts_with(prefix)) return OkStatus();
   }
   return ErrnoError(EOPNOTSUPP, "attribute space not supported");
 }
+
+constexpr int kXattrFlags = XATTR_CREATE | XATTR_REPLACE;
 
 void ClearSuidgid(DiskInode& disk) {
   disk.mode &= ~uint32_t{S_ISUID};
@@ -73,7 +78,10 @@ StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,
     if (times_only) operation.SetTimesOnly();
     const Time now = CurrentTime();
     if (request.kill_suidgid && !S_ISDIR(disk.mode)) ClearSuidgid(disk);
-    if (request.mode) disk.mode = (disk.mode & S_IFMT) | (*request.mode & 07777);
+    if (request.mode) {
+      disk.mode = (disk.mode & S_IFMT) | (*request.mode & 07777);
+      PBFS_RETURN_IF_ERROR(UpdateAccessAcl(operation, disk));
+    }
     if (request.uid) disk.uid = *request.uid;
     if (request.gid) disk.gid = *request.gid;
     if (request.atime || request.atime_now) {
@@ -126,9 +134,11 @@ Status FileSystemImpl::SetXattr(InodeNumber ino, std::string_view name, std::str
   PBFS_RETURN_IF_ERROR(CheckXattrName(name));
   InodeRef inode;
   PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
+  if (IsAclXattr(name)) return SetAcl(inode, name, value, flags);
   return Run(kSettingXattr, [&](Operation& operation) -> Status {
     DiskInode& disk = operation.Touch(inode, /*modified=*/false);
-    return Xattrs(reader_, space_, hash_, disk).Set(operation.transaction(), name, value, flags);
+    return Xattrs(reader_, space_, hash_, disk)
+        .Set(operation.transaction(), name, value, flags & kXattrFlags);
   });
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "fs/acl.h"
 #include "fs/checker_impl.h"
 #include "fs/symlink.h"
 #include "fs/xattr.h"
@@ -15,6 +16,10 @@ namespace {
 constexpr uint64_t kFileBlocksMax = kFileBytesMax / kBlockBytes + 1;
 constexpr uint64_t kPieceMask = (uint64_t{1} << kXattrPieceBits) - 1;
 constexpr uint32_t kAttributeHashShift = kXattrPieceBits + kHashCollisionBits;
+
+std::string_view TextOf(std::span<const uint8_t> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 bool HasNul(std::span<const uint8_t> bytes) {
   return std::find(bytes.begin(), bytes.end(), 0) != bytes.end();
@@ -183,7 +188,24 @@ void Checker::CheckInlineAttributes(const DiskInode& inode) {
     if (!names.AddUnique(0, xattr->name)) {
       problems_.Add("inode ", inode.ino, ": inline xattr at ", offset, ": its name is there twice");
     }
+    CheckAcl(inode, xattr->name, TextOf(xattr->value));
     offset += InlineXattrBytes(*xattr);
+  }
+}
+
+// An access list and the mode are changed together.
+void Checker::CheckAcl(const DiskInode& inode, std::string_view name, std::string_view value) {
+  if (!IsAclXattr(name)) return;
+  const bool is_default = name == kAclDefaultXattr;
+  const char* what = is_default ? "default ACL" : "access ACL";
+  const auto acl = ParseAcl(value);
+  if (!acl.ok() || acl->empty()) {
+    problems_.Add("inode ", inode.ino, ": ", what, " is malformed");
+  } else if (S_ISLNK(inode.mode) || (is_default && !S_ISDIR(inode.mode))) {
+    problems_.Add("inode ", inode.ino, ": ", what, ", but mode is ", absl::Hex(inode.mode));
+  } else if (!is_default && ModeWithAcl(*acl, inode.mode) != inode.mode) {
+    problems_.Add("inode ", inode.ino, ": mode is ", absl::Hex(inode.mode), ", by its ACL ",
+                  absl::Hex(ModeWithAcl(*acl, inode.mode)));
   }
 }
 
@@ -205,11 +227,15 @@ void Checker::CheckAttributePiece(const DiskInode& inode, uint64_t key,
   }
   walk.bytes_left -= wanted;
   ++walk.next_key;
+  if (walk.acl_name.empty()) return;
+  walk.acl_bytes.append(TextOf(value));
+  if (walk.bytes_left == 0) CheckAcl(inode, walk.acl_name, walk.acl_bytes);
 }
 
 void Checker::BeginAttribute(const DiskInode& inode, uint64_t key, std::span<const uint8_t> value,
                              PieceWalk& walk) {
   walk.bytes_left = 0;
+  walk.acl_name.clear();
   XattrRecord head;
   if (value.size() >= sizeof head) std::memcpy(&head, value.data(), sizeof head);
   if (value.size() < sizeof head || head.name_bytes == 0 ||
@@ -234,6 +260,10 @@ void Checker::BeginAttribute(const DiskInode& inode, uint64_t key, std::span<con
   }
   walk.bytes_left = bytes - value.size();
   walk.next_key = key + 1;
+  if (!IsAclXattr(name)) return;
+  walk.acl_name = std::string(name);
+  walk.acl_bytes = std::string(TextOf(value.subspan(sizeof head + head.name_bytes)));
+  if (walk.bytes_left == 0) CheckAcl(inode, name, walk.acl_bytes);
 }
 
 }  // namespace pbfs

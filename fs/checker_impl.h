@@ -71,6 +71,9 @@ class Checker {
     uint64_t next_key = 0;
     uint64_t bytes_left = 0;
     HashNames names;
+    // The attribute at hand, if it is an ACL.
+    std::string acl_name;
+    std::string acl_bytes;
   };
   using RecordVisitor = std::function<void(uint64_t key, std::span<const uint8_t> value)>;
 
@@ -107,6 +110,7 @@ class Checker {
   Status WalkSymlink(const DiskInode& inode, Walked& walked);
   Status WalkAttributes(const DiskInode& inode, Walked& walked);
   void CheckInlineAttributes(const DiskInode& inode);
+  void CheckAcl(const DiskInode& inode, std::string_view name, std::string_view value);
   void CheckAttributePiece(const DiskInode& inode, uint64_t key, std::span<const uint8_t> value,
                            PieceWalk& walk);
   void BeginAttribute(const DiskInode& inode, uint64_t key, std::span<const uint8_t> value,

@@ -84,11 +84,15 @@ struct Owner {
 };
 
 struct NewInode {
-  uint32_t mode = 0;  // S_IF... and permissions, umask already applied.
+  uint32_t mode = 0;  // S_IF... and permissions.
   uint32_t uid = 0;
   uint32_t gid = 0;  // The server applies a setgid directory's group.
   uint32_t rdev = 0;
   std::string_view symlink_target = {};
+  // Where the directory has a default ACL, that is inherited; else the umask applies. With
+  // `no_acls`: the umask in any case.
+  uint32_t umask = 0;
+  bool no_acls = false;
 };
 
 struct DirEntry {
@@ -102,6 +106,9 @@ struct SpaceStats {
   uint64_t blocks_total, blocks_free, blocks_available;
   uint64_t inodes_total, inodes_free;
 };
+
+// With the flags of setxattr(2).
+inline constexpr int kXattrKillSetgid = 1 << 16;
 
 struct WriteFlags {
   bool from_page_cache = false;  // FUSE_WRITE_CACHE: do not touch times.
@@ -232,6 +239,9 @@ class FileSystem {
   virtual StatusOr<Attributes> SetAttributesOf(InodeNumber ino, const SetAttributes& request) = 0;
   // ENODATA when absent. flags: XATTR_CREATE, XATTR_REPLACE or 0.
   virtual StatusOr<std::string> GetXattr(InodeNumber ino, std::string_view name) = 0;
+  // An access ACL (system.posix_acl_access) sets the mode, too, and is not stored when it says no
+  // more than that; with kXattrKillSetgid also the setgid bit goes. EACCES for a default ACL on
+  // anything but a directory, EINVAL for an illegal one.
   virtual Status SetXattr(InodeNumber ino, std::string_view name, std::string_view value,
                           int flags) = 0;
   virtual StatusOr<std::vector<std::string>> ListXattr(InodeNumber ino) = 0;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fs/access_times.h"
+#include "fs/acl.h"
 #include "fs/directory.h"
 #include "fs/discards.h"
 #include "fs/filesystem.h"
@@ -24,8 +25,8 @@
 namespace pbfs {
 
 // The mounted filesystem: puts the parts together. Its member functions are in mount.cc,
-// name_ops.cc, attribute_ops.cc, data_ops.cc, size_ops.cc,
-// fallocate_ops.cc and copy_ops.cc.
+// name_ops.cc, attribute_ops.cc, acl_ops.cc, data_ops.cc, size_ops.cc, fallocate_ops.cc and
+// copy_ops.cc.
 class FileSystemImpl final : public FileSystem {
  public:
   FileSystemImpl(BlockDevice& device, const MountOptions& options, const Superblock& superblock);
@@ -140,6 +141,18 @@ class FileSystemImpl final : public FileSystem {
   };
   Status CopyPiece(const FileRange& from, const FilePosition& to, CopiedPiece* piece);
   Status CopyHole(const FilePosition& to, uint64_t length_bytes);
+
+  // Access control lists (acl_ops.cc).
+  // The list that an attribute of the inode has; empty: none.
+  StatusOr<Acl> GetAcl(DiskInode& disk, std::string_view name);
+  // An empty list removes it.
+  Status PutAcl(Operation& operation, DiskInode& disk, std::string_view name, const Acl& acl);
+  Status SetAcl(const InodeRef& inode, std::string_view name, std::string_view value, int flags);
+  // The mode has changed.
+  Status UpdateAccessAcl(Operation& operation, DiskInode& disk);
+  // Mode and lists of a new inode, from the request and its directory's default list.
+  Status InheritAcls(Operation& operation, const DiskInode& parent, const NewInode& request,
+                     DiskInode& disk);
 
   // Data (data_ops.cc, size_ops.cc).
   static Status CheckRegular(Inode& inode);  // EISDIR, EINVAL.

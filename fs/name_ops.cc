@@ -18,7 +18,8 @@ namespace pbfs {
 namespace {
 
 constexpr uint32_t kLinksMax = 0x7fffffff;
-constexpr OperationRunner::Needs kAdding{.space_blocks = 32};
+// An inherited ACL may need a tree of two blocks or three, and a directory has two of them.
+constexpr OperationRunner::Needs kAdding{.space_blocks = 40};
 constexpr OperationRunner::Needs kAddingTwo{.space_blocks = 64};
 constexpr OperationRunner::Needs kRemoving{.space_blocks = 24, .privileged = true};
 // Entries handed out by one pass under a directory's lock.
@@ -120,7 +121,7 @@ Status FileSystemImpl::FillNewInode(Operation& operation, const InodeRef& child,
   SetTimes(disk, now, /*modified=*/true);
   disk.atime_seconds = disk.btime_seconds = now.seconds;
   disk.atime_nanoseconds = disk.btime_nanoseconds = now.nanoseconds;
-  if (!S_ISLNK(disk.mode)) return OkStatus();
+  if (!S_ISLNK(disk.mode)) return InheritAcls(operation, parent, request, disk);
   PBFS_RETURN_IF_ERROR(
       WriteSymlink(reader_, space_, operation.transaction(), disk, request.symlink_target));
   child->size.store(disk.size_bytes, std::memory_order_relaxed);

@@ -66,7 +66,7 @@ void HandleStatFs(fuse_req_t request, fuse_ino_t nodeid);
 int SetXattrOf(Session& session, const Request& request);
 // Such a request that asks, by a name of its own on the root, for everything to be made durable
 // (pbfsctl sync), and may.
-bool IsSyncCommand(const Request& request);
+bool IsSyncCommand(const Session& session, const Request& request);
 
 // handlers_data.cc
 void HandleOpen(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attributes, extended attributes, statfs.
 #include <sys/statvfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -65,10 +67,9 @@ constexpr std::string_view kSyncXattr = "pbfs.sync";
 
 bool MayControl(uint32_t uid) { return uid == 0 || uid == geteuid(); }
 
-// POSIX ACLs would be stored without being enforced: the kernel checks them only for servers that
-// negotiate them.
-bool IsUnsupportedXattr(std::string_view name) {
-  return absl::StartsWith({name.data(), name.size()}, "system.");
+// ACLs that the kernel does not obey are not shown or changed.
+bool IsUnsupportedXattr(const Session& session, std::string_view name) {
+  return !session.acls() && absl::StartsWith({name.data(), name.size()}, "system.");
 }
 
 }  // namespace
@@ -123,19 +124,23 @@ struct SetXattrArguments {
   int flags;
 };
 
-std::optional<SetXattrArguments> ParseSetXattr(const Request& request) {
+std::optional<SetXattrArguments> ParseSetXattr(const Session& session, const Request& request) {
   // Without SETXATTR_EXT the kernel sends the short form of the struct.
-  constexpr size_t kBodyOffset = sizeof(fuse_in_header) + FUSE_COMPAT_SETXATTR_IN_SIZE;
-  if (request.size_bytes < kBodyOffset) return std::nullopt;
-  const auto& body = request.body<fuse_setxattr_in>();
-  const auto* text = reinterpret_cast<const char*>(request.bytes()) + kBodyOffset;
-  const std::string_view rest(text, request.size_bytes - kBodyOffset);
+  const size_t body_bytes =
+      session.long_setxattr() ? sizeof(fuse_setxattr_in) : FUSE_COMPAT_SETXATTR_IN_SIZE;
+  const size_t text_offset = sizeof(fuse_in_header) + body_bytes;
+  if (request.size_bytes < text_offset) return std::nullopt;
+  fuse_setxattr_in body = {};
+  std::memcpy(&body, request.bytes() + sizeof(fuse_in_header), body_bytes);
+  const auto* text = reinterpret_cast<const char*>(request.bytes()) + text_offset;
+  const std::string_view rest(text, request.size_bytes - text_offset);
   const size_t name_end = rest.find('\0');
   if (name_end == std::string_view::npos || rest.size() - name_end - 1 < body.size) {
     return std::nullopt;
   }
-  return SetXattrArguments{rest.substr(0, name_end), rest.substr(name_end + 1, body.size),
-                           static_cast<int>(body.flags)};
+  int flags = static_cast<int>(body.flags & (XATTR_CREATE | XATTR_REPLACE));
+  if (body.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) flags |= kXattrKillSetgid;
+  return SetXattrArguments{rest.substr(0, name_end), rest.substr(name_end + 1, body.size), flags};
 }
 
 bool NamesSync(const Request& request, const SetXattrArguments& arguments) {
@@ -144,16 +149,16 @@ bool NamesSync(const Request& request, const SetXattrArguments& arguments) {
 
 }  // namespace
 
-bool IsSyncCommand(const Request& request) {
-  const auto arguments = ParseSetXattr(request);
+bool IsSyncCommand(const Session& session, const Request& request) {
+  const auto arguments = ParseSetXattr(session, request);
   return arguments && NamesSync(request, *arguments) && MayControl(request.header().uid);
 }
 
 int SetXattrOf(Session& session, const Request& request) {
-  const auto arguments = ParseSetXattr(request);
+  const auto arguments = ParseSetXattr(session, request);
   if (!arguments) return EINVAL;
   if (NamesSync(request, *arguments)) return EPERM;
-  if (IsUnsupportedXattr(arguments->name)) return EOPNOTSUPP;
+  if (IsUnsupportedXattr(session, arguments->name)) return EOPNOTSUPP;
   return ErrnoOf(session.fs().SetXattr(session.InodeOf(request.header().nodeid), arguments->name,
                                        arguments->value, arguments->flags));
 }
@@ -164,7 +169,7 @@ void HandleGetXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name, siz
     if (!MayControl(fuse_req_ctx(request)->uid)) return ReplyStatus(request, ErrnoError(EPERM, ""));
     return ReplyXattr(request, session.fs().StatsJson(), size);
   }
-  if (IsUnsupportedXattr(name)) {
+  if (IsUnsupportedXattr(session, name)) {
     fuse_reply_err(request, EOPNOTSUPP);
     return;
   }
@@ -178,12 +183,18 @@ void HandleListXattr(fuse_req_t request, fuse_ino_t nodeid, size_t size) {
   const auto names = session.fs().ListXattr(session.InodeOf(nodeid));
   if (!names.ok()) return ReplyStatus(request, names.status());
   std::string list;
-  for (const std::string& name : *names) list.append(name).push_back('\0');
+  for (const std::string& name : *names) {
+    if (!IsUnsupportedXattr(session, name)) list.append(name).push_back('\0');
+  }
   ReplyXattr(request, list, size);
 }
 
 void HandleRemoveXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name) {
   Session& session = SessionOf(request);
+  if (IsUnsupportedXattr(session, name)) {
+    fuse_reply_err(request, EOPNOTSUPP);
+    return;
+  }
   ReplyStatus(request, session.fs().RemoveXattr(session.InodeOf(nodeid), name));
 }
 

@@ -42,7 +42,9 @@ NewInode NewInodeFor(fuse_req_t request, mode_t type, mode_t mode) {
           .uid = context->uid,
           .gid = context->gid,
           .rdev = 0,
-          .symlink_target = {}};
+          .symlink_target = {},
+          .umask = context->umask,
+          .no_acls = !SessionOf(request).acls()};
 }
 
 // Answers an operation that changed names in `directory`.

@@ -87,6 +87,8 @@ void HandleTmpfile(Session& session, const Request& request) {
   inode.mode = S_IFREG | (body.mode & 07777);
   inode.uid = header.uid;
   inode.gid = header.gid;
+  inode.umask = body.umask;
+  inode.no_acls = !session.acls();
   const auto made = session.fs().CreateTemporary(session.InodeOf(header.nodeid), inode);
   if (!made.ok()) return session.SendError(header.unique, ErrnoOf(made.status()));
   struct {

@@ -74,10 +74,13 @@ static_assert(sizeof(fuse_setattr_in) == 88 && sizeof(fuse_open_in) == 8);
 // receive buffer shorter than kHeadBytes + kWriteBytesMax.
 inline constexpr uint32_t kWriteBytesMax = 1 << 20;
 
-// INIT flags patched into libfuse's reply when the kernel offers them: libfuse 3.14 does not know
-// the first, and knows the second but forgets to ask for it.
-inline constexpr uint32_t kInitFlagsPatched = FUSE_HANDLE_KILLPRIV_V2 | FUSE_PARALLEL_DIROPS;
-static_assert(FUSE_HANDLE_KILLPRIV_V2 == 1u << 28);
+// INIT flags patched into libfuse's reply when the kernel offers them: libfuse 3.14 knows one, but
+// forgets to ask for it, and does not know the others.
+inline constexpr uint32_t kInitFlagsPatched =
+    FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT;
+static_assert(FUSE_HANDLE_KILLPRIV_V2 == 1u << 28 && FUSE_SETXATTR_EXT == 1u << 29);
+static_assert(FUSE_COMPAT_SETXATTR_IN_SIZE == 8 && sizeof(fuse_setxattr_in) == 16 &&
+              offsetof(fuse_setxattr_in, setxattr_flags) == 8);
 
 // The number by which the kernel knows the root, whatever its inode number is.
 inline constexpr uint64_t kRootNodeId = FUSE_ROOT_ID;

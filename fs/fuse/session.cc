@@ -170,7 +170,7 @@ void Session::Process(Request& request) {
     case FUSE_TMPFILE:
       return HandleTmpfile(*this, request);
     case FUSE_SETXATTR:
-      if (IsSyncCommand(request)) return SyncFs(header.unique);
+      if (IsSyncCommand(*this, request)) return SyncFs(header.unique);
       return SendError(header.unique, SetXattrOf(*this, request));
     default:
       break;
@@ -266,6 +266,7 @@ int Session::Send(iovec* segments, int count) {
       const auto& offer =
           *reinterpret_cast<const fuse_init_in*>(init_request_.data() + sizeof(fuse_in_header));
       static_cast<fuse_init_out*>(segments[1].iov_base)->flags |= offer.flags & kInitFlagsPatched;
+      long_setxattr_ = (offer.flags & kInitFlagsPatched & FUSE_SETXATTR_EXT) != 0;
     }
   }
   const int error = transport_->Send(segments, count);

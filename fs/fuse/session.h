@@ -30,6 +30,8 @@ struct SessionOptions {
   bool writeback_cache = true;
   // Answer OPEN and OPENDIR instead of telling the kernel to leave them out.
   bool serve_open = false;
+  // Access control lists are kept, and the kernel obeys them.
+  bool acls = true;
   // Changes of names (dirsync), and of attributes too (sync), are durable when they are answered.
   bool sync_names = false;
   bool sync_attributes = false;
@@ -90,7 +92,11 @@ class Session : private WorkerPool::Processor {
   void SendError(uint64_t unique, int error);
   int SendReply(uint64_t unique, const void* body, size_t size_bytes);
   // Agrees on the connection's features.
-  void Negotiate(fuse_conn_info& connection) const;
+  void Negotiate(fuse_conn_info& connection);
+  // Access control lists are in use: wanted, and the kernel can.
+  bool acls() const { return acls_; }
+  // SETXATTR comes with the longer struct.
+  bool long_setxattr() const { return long_setxattr_; }
 
  private:
   struct Deleter {
@@ -117,6 +123,9 @@ class Session : private WorkerPool::Processor {
   std::unique_ptr<Transport> transport_;
   std::vector<std::byte> init_request_;
   std::optional<int> init_error_;
+  // Known when INIT is answered.
+  bool acls_ = false;
+  bool long_setxattr_ = false;
   FileSystem* fs_ = nullptr;
   InodeNumber root_ = 0;
   InFlight in_flight_;

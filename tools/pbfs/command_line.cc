@@ -26,6 +26,7 @@ constexpr char kUsage[] =
     "      cache=SIZE           memory for cached data and metadata (256M)\n"
     "      commit=SECONDS       commit at least this often (5; 1 where type is fuse)\n"
     "      discard              tell the device about freed space\n"
+    "      noacl                without POSIX access control lists\n"
     "      nowriteback          let write(2) reach the server at once\n"
     "      open                 send every open(2) to the server\n"
     "      sync, dirsync        write changes at once; those of directories\n"

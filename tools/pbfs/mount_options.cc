@@ -163,6 +163,8 @@ bool ParseSwitch(const Word& word, PbfsOptions& options) {
     options.session.writeback_cache = false;
   } else if (word.name == "open") {
     options.session.serve_open = true;
+  } else if (word.name == "acl" || word.name == "noacl") {
+    options.session.acls = word.name == "acl";
   } else if (word.name == "nospin") {
     options.session.workers.spin = false;
   } else if (word.name == "allow_other") {

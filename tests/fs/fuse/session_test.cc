@@ -11,6 +11,7 @@
 #include <optional>
 #include <thread>
 
+#include "fs/acl.h"
 #include "fs/make_filesystem.h"
 #include "io/memory_device.h"
 #include "tests/fs/fuse/fake_kernel.h"
@@ -134,6 +135,7 @@ TEST_F(SessionTest, AgreesOnWhatItWantsAndNoMore) {
                                FUSE_WRITEBACK_CACHE | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES |
                                FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | FUSE_EXPORT_SUPPORT |
                                FUSE_CACHE_SYMLINKS | FUSE_HANDLE_KILLPRIV_V2;
+  // No ACLs: for them DONT_MASK is not enough.
   EXPECT_EQ(reply.flags, kWanted);
 }
 
@@ -261,7 +263,7 @@ TEST_F(SessionTest, XattrNamesAreWhole) {
   EXPECT_EQ(GetXattr(file, "user.longer.name", 2999).error, ERANGE);
   EXPECT_EQ(GetXattr(file, "user.longer.name", 4096).body, Pattern(3000));
   EXPECT_EQ(GetXattr(file, "user.none", 10).error, ENODATA);
-  EXPECT_EQ(SetXattr(file, "system.posix_acl_access", "x"), EOPNOTSUPP);
+  EXPECT_EQ(SetXattr(file, "system.posix_acl_access", "x"), EOPNOTSUPP);  // Not agreed on.
   fuse_getxattr_in in = {};
   in.size = 4096;
   const std::string list = kernel_.Call(FUSE_LISTXATTR, file, Bytes(in)).body;
@@ -438,6 +440,87 @@ TEST_F(SessionTest, RenameKnowsItsFlags) {
   EXPECT_EQ(left.rdev, 0u);
   EXPECT_EQ(left.uid, 1000u);
   EXPECT_EQ(left.gid, 1001u);
+}
+
+constexpr uint32_t kAclFlags = FUSE_POSIX_ACL | FUSE_DONT_MASK;
+
+TEST_F(SessionTest, AclsAreAgreedOnWithTheUmask) {
+  EXPECT_EQ(Start({}, kOffered | FUSE_POSIX_ACL).flags & kAclFlags, kAclFlags);
+}
+
+TEST_F(SessionTest, NoaclLeavesThemToNobody) {
+  EXPECT_EQ(Start({.acls = false}, kOffered | kAclFlags).flags & kAclFlags, 0u);
+  const uint64_t file = CreateFile("file");
+  const std::string list = AclBytes({{AclTag::kOwner, 7}});
+  EXPECT_EQ(SetXattr(file, std::string(kAclAccessXattr), list), EOPNOTSUPP);
+  EXPECT_EQ(GetXattr(file, kAclAccessXattr, 0).error, EOPNOTSUPP);
+  EXPECT_EQ(kernel_.Call(FUSE_REMOVEXATTR, file, Name(kAclAccessXattr)).error, EOPNOTSUPP);
+}
+
+TEST_F(SessionTest, TheLongSetxattrTakesTheSetgidBit) {
+  const uint32_t flags = Start({}, kOffered | FUSE_POSIX_ACL | FUSE_SETXATTR_EXT).flags;
+  EXPECT_NE(flags & FUSE_SETXATTR_EXT, 0u);
+  const uint64_t file = CreateFile("file");
+  fuse_setattr_in mode = {};
+  mode.valid = FATTR_MODE;
+  mode.mode = S_IFREG | 02750;
+  kernel_.Call(FUSE_SETATTR, file, Bytes(mode));
+  const std::string value = AclBytes({{AclTag::kOwner, 6},
+                                      {AclTag::kUser, 5, 1234},
+                                      {AclTag::kOwningGroup, 1},
+                                      {AclTag::kMask, 3},
+                                      {AclTag::kOther, 4}});
+  fuse_setxattr_in in = {};
+  in.size = static_cast<uint32_t>(value.size());
+  const auto set = [&] {
+    return kernel_.Call(FUSE_SETXATTR, file, Bytes(in) + Name(kAclAccessXattr) + value).error;
+  };
+  EXPECT_EQ(set(), 0);
+  EXPECT_EQ(GetAttributes(file).attr.mode, S_IFREG | 02634u);
+  in.setxattr_flags = FUSE_SETXATTR_ACL_KILL_SGID;
+  EXPECT_EQ(set(), 0);
+  EXPECT_EQ(GetAttributes(file).attr.mode, S_IFREG | 0634u);
+  EXPECT_EQ(GetXattr(file, kAclAccessXattr, 4096).body, value);
+  fuse_getxattr_in list = {};
+  list.size = 4096;
+  EXPECT_EQ(kernel_.Call(FUSE_LISTXATTR, file, Bytes(list)).body, Name(kAclAccessXattr));
+  in.size = 5;
+  EXPECT_EQ(set(), EINVAL);
+  EXPECT_EQ(kernel_.Call(FUSE_SETXATTR, file, Bytes(in).substr(0, 8)).error, EINVAL);
+}
+
+TEST_F(SessionTest, TheUmaskIsOursUnlessADefaultAclIsThere) {
+  Start({}, kOffered | FUSE_POSIX_ACL);
+  const auto create = [&](uint32_t opcode, std::string_view name) {
+    fuse_create_in in = {};
+    in.mode = S_IFREG | 0666;
+    in.umask = 027;
+    return kernel_.Call(opcode, kRootNodeId, Bytes(in) + Name(name)).As<fuse_entry_out>();
+  };
+  EXPECT_EQ(create(FUSE_CREATE, "a").attr.mode, S_IFREG | 0640u);
+  EXPECT_EQ(create(FUSE_TMPFILE, "/").attr.mode, S_IFREG | 0640u);
+  fuse_mkdir_in directory = {.mode = 0777, .umask = 022};
+  EXPECT_EQ(kernel_.Call(FUSE_MKDIR, kRootNodeId, Bytes(directory) + Name("d"))
+                .As<fuse_entry_out>()
+                .attr.mode,
+            S_IFDIR | 0755u);
+  fuse_mknod_in fifo = {};
+  fifo.mode = S_IFIFO | 0666;
+  fifo.umask = 077;
+  EXPECT_EQ(
+      kernel_.Call(FUSE_MKNOD, kRootNodeId, Bytes(fifo) + Name("p")).As<fuse_entry_out>().attr.mode,
+      S_IFIFO | 0600u);
+  const std::string value = AclBytes({{AclTag::kOwner, 7},
+                                      {AclTag::kUser, 7, 1234},
+                                      {AclTag::kOwningGroup, 5},
+                                      {AclTag::kMask, 7},
+                                      {AclTag::kOther, 5}});
+  EXPECT_EQ(SetXattr(kRootNodeId, kAclDefaultXattr, value), 0);
+  const auto inherits = create(FUSE_CREATE, "b");
+  EXPECT_EQ(inherits.attr.mode, S_IFREG | 0664u);
+  EXPECT_EQ(GetXattr(inherits.nodeid, kAclAccessXattr, 0).As<fuse_getxattr_out>().size,
+            value.size());
+  EXPECT_EQ(create(FUSE_TMPFILE, "/").attr.mode, S_IFREG | 0664u);
 }
 
 TEST_F(SessionTest, StatxKnowsTheTimeOfBirth) {

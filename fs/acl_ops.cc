@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "fs/acl.h"
 #include "fs/filesystem_impl.h"
+#include "fs/inode_flags.h"
 
 namespace pbfs {
 namespace {
@@ -42,6 +43,7 @@ Status FileSystemImpl::SetAcl(const InodeRef& inode, std::string_view name, std:
   PBFS_ASSIGN_OR_RETURN(acl, ParseAcl(value));
   return Run(kSettingAcl, [&](Operation& operation) -> Status {
     DiskInode& disk = operation.Touch(inode, /*modified=*/false);
+    PBFS_RETURN_IF_ERROR(CheckChange(disk));
     if (S_ISLNK(disk.mode)) return ErrnoError(EOPNOTSUPP, "a symbolic link has no ACL");
     const auto old = Xattrs(reader_, space_, hash_, disk).Get(name);
     if (!old.ok() && ErrnoOf(old.status()) != ENODATA) return old.status();

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "fs/filesystem_impl.h"
+#include "fs/inode_flags.h"
 
 namespace pbfs {
 namespace {
@@ -24,11 +25,12 @@ Status CheckXattrName(std::string_view name) {
   return ErrnoError(EOPNOTSUPP, "attribute space not supported");
 }
 
+constexpr std::string_view kCapabilityXattr = "security.capability";
 constexpr int kXattrFlags = XATTR_CREATE | XATTR_REPLACE;
 
-void ClearSuidgid(DiskInode& disk) {
+void ClearSuidgid(DiskInode& disk, bool outsider) {
   disk.mode &= ~uint32_t{S_ISUID};
-  if ((disk.mode & S_IXGRP) != 0) disk.mode &= ~uint32_t{S_ISGID};
+  if ((disk.mode & S_IXGRP) != 0 || outsider) disk.mode &= ~uint32_t{S_ISGID};
 }
 
 }  // namespace
@@ -66,18 +68,28 @@ StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,
   PBFS_RETURN_IF_ERROR(CheckWritable());
   InodeRef inode;
   PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
+  bool capability = false;
+  {
+    ReaderLock lock(inode->lock);
+    PBFS_RETURN_IF_ERROR(CheckAttributeChange(inode->disk, request));
+    capability = (request.uid || request.gid || request.size_bytes || request.kill_suidgid) &&
+                 HasCapability(inode->disk);
+  }
   if (request.size_bytes) {
     PBFS_RETURN_IF_ERROR(SetSize(inode, *request.size_bytes));
   }
-  const bool times_only = !request.mode && !request.uid && !request.gid && !request.kill_suidgid;
+  const bool times_only =
+      !request.mode && !request.uid && !request.gid && !request.kill_suidgid && !capability;
   const bool has_times =
       request.atime || request.mtime || request.ctime || request.atime_now || request.mtime_now;
   if (times_only && !has_times) return AttributesOfInode(*inode);
   PBFS_RETURN_IF_ERROR(Run(kChanging, [&](Operation& operation) -> Status {
     DiskInode& disk = operation.Edit(inode);
+    PBFS_RETURN_IF_ERROR(CheckAttributeChange(disk, request));
     if (times_only) operation.SetTimesOnly();
     const Time now = CurrentTime();
-    if (request.kill_suidgid && !S_ISDIR(disk.mode)) ClearSuidgid(disk);
+    if (request.kill_suidgid && !S_ISDIR(disk.mode)) ClearSuidgid(disk, request.kill_setgid);
+    if (capability) PBFS_RETURN_IF_ERROR(DropCapability(operation, disk));
     if (request.mode) {
       disk.mode = (disk.mode & S_IFMT) | (*request.mode & 07777);
       PBFS_RETURN_IF_ERROR(UpdateAccessAcl(operation, disk));
@@ -103,15 +115,27 @@ StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,
   return AttributesOfInode(*inode);
 }
 
-Status FileSystemImpl::KillPrivileges(const InodeRef& inode) {
+Status FileSystemImpl::KillPrivileges(const InodeRef& inode, const WriteFlags& flags) {
   {
     ReaderLock lock(inode->lock);
-    if ((inode->disk.mode & (S_ISUID | S_ISGID)) == 0) return OkStatus();
+    const bool set_id = flags.kill_suidgid && (inode->disk.mode & (S_ISUID | S_ISGID)) != 0;
+    if (!set_id && !HasCapability(inode->disk)) return OkStatus();
   }
   return Run(kChanging, [&](Operation& operation) -> Status {
-    ClearSuidgid(operation.Edit(inode));
-    return OkStatus();
+    DiskInode& disk = operation.Edit(inode);
+    if (flags.kill_suidgid) ClearSuidgid(disk, flags.kill_setgid);
+    return DropCapability(operation, disk);
   });
+}
+
+bool FileSystemImpl::HasCapability(DiskInode& disk) {
+  if (!S_ISREG(disk.mode) || FormatOf(disk, Fork::kAttributes) == ForkFormat::kNone) return false;
+  return Xattrs(reader_, space_, hash_, disk).Get(kCapabilityXattr).ok();
+}
+
+Status FileSystemImpl::DropCapability(Operation& operation, DiskInode& disk) {
+  if (!HasCapability(disk)) return OkStatus();
+  return Xattrs(reader_, space_, hash_, disk).Remove(operation.transaction(), kCapabilityXattr);
 }
 
 StatusOr<std::string> FileSystemImpl::GetXattr(InodeNumber ino, std::string_view name) {
@@ -137,6 +161,7 @@ Status FileSystemImpl::SetXattr(InodeNumber ino, std::string_view name, std::str
   if (IsAclXattr(name)) return SetAcl(inode, name, value, flags);
   return Run(kSettingXattr, [&](Operation& operation) -> Status {
     DiskInode& disk = operation.Touch(inode, /*modified=*/false);
+    PBFS_RETURN_IF_ERROR(CheckChange(disk));
     return Xattrs(reader_, space_, hash_, disk)
         .Set(operation.transaction(), name, value, flags & kXattrFlags);
   });
@@ -148,6 +173,8 @@ Status FileSystemImpl::RemoveXattr(InodeNumber ino, std::string_view name) {
   PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
   return Run(kRemovingXattr, [&](Operation& operation) -> Status {
     DiskInode& disk = operation.Touch(inode, /*modified=*/false);
+    // The kernel takes capabilities away from a file that is appended to.
+    if (name != kCapabilityXattr || IsImmutable(disk)) PBFS_RETURN_IF_ERROR(CheckChange(disk));
     return Xattrs(reader_, space_, hash_, disk).Remove(operation.transaction(), name);
   });
 }

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "fs/filesystem_impl.h"
+#include "fs/inode_flags.h"
 #include "fs/rules.h"
 
 namespace pbfs {
@@ -327,12 +328,29 @@ Status FileSystemImpl::ZeroOldTail(const InodeRef& inode) {
 
 Status FileSystemImpl::WriteLocked(const InodeRef& inode, uint64_t offset_bytes,
                                    const WritePayload& payload, const WriteFlags& flags) {
+  bool guarded = false;
+  {
+    ReaderLock lock(inode->lock);
+    if (IsImmutable(inode->disk)) return CheckChange(inode->disk);
+    guarded = IsGuarded(inode->disk);
+  }
+  if (!guarded) return WritePages(inode, offset_bytes, payload, flags);
+  WritePayload rest;
+  PBFS_ASSIGN_OR_RETURN(rest, AppendedPart(inode->size.load(std::memory_order_acquire),
+                                           offset_bytes, payload, flags));
+  return WritePages(inode, offset_bytes + payload.data.size_bytes() - rest.data.size_bytes(), rest,
+                    flags);
+}
+
+Status FileSystemImpl::WritePages(const InodeRef& inode, uint64_t offset_bytes,
+                                  const WritePayload& payload, const WriteFlags& flags) {
   const uint64_t end = offset_bytes + payload.data.size_bytes();
   const uint64_t first = offset_bytes / kPageBytes;
   const uint64_t last = (end - 1) / kPageBytes;
   const uint64_t size = inode->size.load(std::memory_order_acquire);
-  if (flags.kill_suidgid) {
-    PBFS_RETURN_IF_ERROR(KillPrivileges(inode));
+  // What comes from the kernel's cache was dealt with when it was written there.
+  if (flags.kill_suidgid || !flags.from_page_cache) {
+    PBFS_RETURN_IF_ERROR(KillPrivileges(inode, flags));
   }
   // Everything that can fail comes before the first page is changed. `hold` keeps what is filled
   // from eviction until it is dirty.

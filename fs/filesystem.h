@@ -63,19 +63,22 @@ struct Attributes {
   uint32_t gid = 0;
   uint32_t rdev = 0;
   uint32_t generation = 0;
-  uint32_t flags = 0;
+  uint32_t flags = 0;  // Of kInodeFlagsKnown.
+  uint32_t project = 0;
   uint64_t size_bytes = 0;
   uint64_t blocks_512 = 0;  // Delayed allocations included.
   Time atime, mtime, ctime, btime;
 };
 
 struct SetAttributes {
-  std::optional<uint32_t> mode, uid, gid;
-  std::optional<uint64_t> size_bytes;
-  std::optional<Time> atime, mtime, ctime;
+  std::optional<uint32_t> mode = {}, uid = {}, gid = {};
+  std::optional<uint64_t> size_bytes = {};
+  std::optional<Time> atime = {}, mtime = {}, ctime = {};
   bool atime_now = false, mtime_now = false;
   // KILLPRIV_V2: also clear setuid (and setgid if group-executable).
   bool kill_suidgid = false;
+  // With it: setgid goes in any case, as the caller is not in the file's group.
+  bool kill_setgid = false;
 };
 
 struct Owner {
@@ -113,7 +116,9 @@ inline constexpr int kXattrKillSetgid = 1 << 16;
 struct WriteFlags {
   bool from_page_cache = false;  // FUSE_WRITE_CACHE: do not touch times.
   bool sync_data = false;        // O_DSYNC or O_SYNC: answer when durable.
+  // As in SetAttributes.
   bool kill_suidgid = false;
+  bool kill_setgid = false;
 };
 
 // Pages whose bytes a read answers; unpins them when destroyed. Move-only.
@@ -166,6 +171,7 @@ struct MountReport {
   uint64_t checkpoints_replayed = 0;
   uint64_t blocks_replayed = 0;
   uint64_t orphans = 0;
+  uint64_t guarded_inodes = 0;  // Immutable or append-only.
   std::vector<std::string> warnings;
 };
 
@@ -237,6 +243,9 @@ class FileSystem {
   // --- Attributes
   virtual StatusOr<Attributes> GetAttributes(InodeNumber ino) = 0;
   virtual StatusOr<Attributes> SetAttributesOf(InodeNumber ino, const SetAttributes& request) = 0;
+  // Of files and directories; EOPNOTSUPP for flags that pbfs does not keep. Who may is the caller's
+  // to check.
+  virtual Status SetFlags(InodeNumber ino, uint32_t flags, std::optional<uint32_t> project) = 0;
   // ENODATA when absent. flags: XATTR_CREATE, XATTR_REPLACE or 0.
   virtual StatusOr<std::string> GetXattr(InodeNumber ino, std::string_view name) = 0;
   // An access ACL (system.posix_acl_access) sets the mode, too, and is not stored when it says no

@@ -25,8 +25,8 @@
 namespace pbfs {
 
 // The mounted filesystem: puts the parts together. Its member functions are in mount.cc,
-// name_ops.cc, attribute_ops.cc, acl_ops.cc, data_ops.cc, size_ops.cc, fallocate_ops.cc and
-// copy_ops.cc.
+// name_ops.cc, attribute_ops.cc, acl_ops.cc, flag_ops.cc, data_ops.cc, size_ops.cc,
+// fallocate_ops.cc and copy_ops.cc.
 class FileSystemImpl final : public FileSystem {
  public:
   FileSystemImpl(BlockDevice& device, const MountOptions& options, const Superblock& superblock);
@@ -63,6 +63,7 @@ class FileSystemImpl final : public FileSystem {
 
   StatusOr<Attributes> GetAttributes(InodeNumber ino) override;
   StatusOr<Attributes> SetAttributesOf(InodeNumber ino, const SetAttributes& request) override;
+  Status SetFlags(InodeNumber ino, uint32_t flags, std::optional<uint32_t> project) override;
   StatusOr<std::string> GetXattr(InodeNumber ino, std::string_view name) override;
   Status SetXattr(InodeNumber ino, std::string_view name, std::string_view value,
                   int flags) override;
@@ -154,6 +155,11 @@ class FileSystemImpl final : public FileSystem {
   Status InheritAcls(Operation& operation, const DiskInode& parent, const NewInode& request,
                      DiskInode& disk);
 
+  // Flags (flag_ops.cc).
+  Status LoadGuards();
+  static StatusOr<WritePayload> AppendedPart(uint64_t size_bytes, uint64_t offset_bytes,
+                                             const WritePayload& payload, const WriteFlags& flags);
+
   // Data (data_ops.cc, size_ops.cc).
   static Status CheckRegular(Inode& inode);  // EISDIR, EINVAL.
   Status PrepareRead(ReadOperation& operation);
@@ -161,7 +167,12 @@ class FileSystemImpl final : public FileSystem {
   Status DataReadError(InodeNumber ino, BlockNumber block, int error) const;
   Status WriteLocked(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
                      const WriteFlags& flags);
-  Status KillPrivileges(const InodeRef& inode);
+  Status WritePages(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
+                    const WriteFlags& flags);
+  // A file that is written, cut or given away loses its capabilities, and on request set-id bits.
+  Status KillPrivileges(const InodeRef& inode, const WriteFlags& flags);
+  bool HasCapability(DiskInode& disk);
+  Status DropCapability(Operation& operation, DiskInode& disk);
   // Promises the pages of the range what they need and do not have yet, and says what.
   StatusOr<std::vector<PagePromise>> ReserveRange(const InodeRef& inode, uint64_t first,
                                                   uint64_t count);

@@ -225,9 +225,10 @@ static_assert(sizeof(BitmapBlock) == kBlockBytes);
 // Filesystem-wide roots that change at run time. (The superblock itself is never written while
 // mounted: a torn primary would have to be found before the log can be replayed.)
 struct StateBlock {
-  BlockHeader header;  // owner = kOwnerFilesystem.
-  TreeRoot orphans;    // Key: inode number; value: one byte, OrphanKind.
-  uint8_t zero[4096 - 64 - 16];
+  BlockHeader header;       // owner = kOwnerFilesystem.
+  TreeRoot orphans;         // Key: inode number; value: one byte, OrphanKind.
+  uint64_t guarded_inodes;  // Inodes with one of kInodeGuards.
+  uint8_t zero[4096 - 64 - 24];
 };
 static_assert(sizeof(StateBlock) == kBlockBytes);
 
@@ -256,6 +257,20 @@ enum class ForkFormat : uint8_t {
   kTree = 2,    // A TreeRoot in the inline area.
 };
 
+// Flags that pbfs knows, with the numbers of FS_*_FL. On disk: never renumber.
+inline constexpr uint32_t kInodeImmutable = 0x10;
+inline constexpr uint32_t kInodeAppendOnly = 0x20;
+inline constexpr uint32_t kInodeNoDump = 0x40;
+inline constexpr uint32_t kInodeNoAtime = 0x80;
+inline constexpr uint32_t kInodeProjectInherit = 0x2000'0000;  // Directories.
+inline constexpr uint32_t kInodeFlagsKnown =
+    kInodeImmutable | kInodeAppendOnly | kInodeNoDump | kInodeNoAtime | kInodeProjectInherit;
+// They forbid something.
+inline constexpr uint32_t kInodeGuards = kInodeImmutable | kInodeAppendOnly;
+// A new inode has them from its directory; the last for directories only.
+inline constexpr uint32_t kInodeFlagsInherited =
+    kInodeNoDump | kInodeNoAtime | kInodeProjectInherit;
+
 struct DiskInode {
   InodeNumber ino;  // Own number.
   uint32_t mode;    // S_IF... and permissions. 0: the slot is free.
@@ -263,7 +278,7 @@ struct DiskInode {
   uint32_t uid;
   uint32_t gid;
   uint32_t generation;  // New at each use of the slot.
-  uint32_t flags;       // FS_*_FL bits that pbfs knows; 0 so far.
+  uint32_t flags;       // Of kInodeFlagsKnown.
   uint64_t size_bytes;
   uint64_t blocks;  // Device blocks of both forks, trees included.
   int64_t atime_seconds;
@@ -276,7 +291,7 @@ struct DiskInode {
   uint32_t btime_nanoseconds;
   InodeNumber parent;  // Directories: ".."; else 0.
   uint32_t rdev;     // Device nodes: as in struct stat, 32 bits (major << 20 | minor is kernel's).
-  uint32_t project;  // Project id; reserved for quotas.
+  uint32_t project;  // Project id.
   uint64_t entries;  // Directories: number of entries, without "." and "..".
   uint8_t data_format;  // ForkFormat.
   uint8_t attr_format;  // ForkFormat.

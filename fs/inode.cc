@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fs/inode.h"
 
-
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -200,6 +199,17 @@ Status StoreInode(Transaction& transaction, const MetaReader& reader, Inode& ino
   return OkStatus();
 }
 
+Status CountGuardedInode(Transaction& transaction, const MetaReader& reader, int change) {
+  BlockRef block;
+  PBFS_ASSIGN_OR_RETURN(block,
+                        reader.Read(reader.superblock.state_block, kMagicState, kOwnerFilesystem));
+  auto* state = transaction.ModifyAs<StateBlock>(block);
+  // A count that is wrong on disk stays within its type; fsck says so.
+  if (change > 0) ++state->guarded_inodes;
+  if (change < 0 && state->guarded_inodes > 0) --state->guarded_inodes;
+  return OkStatus();
+}
+
 Attributes AttributesOf(const DiskInode& disk, uint64_t size_bytes) {
   Attributes attributes;
   attributes.ino = disk.ino;
@@ -210,6 +220,7 @@ Attributes AttributesOf(const DiskInode& disk, uint64_t size_bytes) {
   attributes.rdev = disk.rdev;
   attributes.generation = disk.generation;
   attributes.flags = disk.flags;
+  attributes.project = disk.project;
   attributes.size_bytes = size_bytes;
   attributes.blocks_512 = disk.blocks * (kBlockBytes / 512);
   attributes.atime = {disk.atime_seconds, disk.atime_nanoseconds};

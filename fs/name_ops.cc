@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "fs/filesystem_impl.h"
+#include "fs/inode_flags.h"
 #include "fs/symlink.h"
 
 #ifndef RENAME_NOREPLACE
@@ -47,7 +48,7 @@ Status CheckDirectory(const DiskInode& disk) {
 Status CheckLiveDirectory(const DiskInode& disk) {
   PBFS_RETURN_IF_ERROR(CheckDirectory(disk));
   if (disk.nlink == 0) return ErrnoError(ENOENT, "directory was removed");
-  return OkStatus();
+  return CheckNewNames(disk);
 }
 
 }  // namespace
@@ -109,6 +110,9 @@ Status FileSystemImpl::FillNewInode(Operation& operation, const InodeRef& child,
   disk.gid = request.gid;
   disk.rdev = request.rdev;
   disk.nlink = 1;
+  if (S_ISREG(disk.mode) || S_ISDIR(disk.mode)) disk.flags = parent.flags & kInodeFlagsInherited;
+  if (!S_ISDIR(disk.mode)) disk.flags &= ~kInodeProjectInherit;
+  if ((parent.flags & kInodeProjectInherit) != 0) disk.project = parent.project;
   if ((parent.mode & S_ISGID) != 0) {
     disk.gid = parent.gid;
     if (S_ISDIR(disk.mode)) disk.mode |= S_ISGID;
@@ -205,6 +209,8 @@ StatusOr<Attributes> FileSystemImpl::Link(InodeNumber ino, InodeNumber dir, std:
     if (S_ISDIR(disk.mode)) return ErrnoError(EPERM, "hard link to a directory");
     if (disk.nlink == 0 && !temporary) return ErrnoError(ENOENT, "file was removed");
     if (disk.nlink >= kLinksMax) return ErrnoError(EMLINK, "too many links");
+    PBFS_RETURN_IF_ERROR(CheckChange(disk));
+    PBFS_RETURN_IF_ERROR(CheckProject(directory, disk));
     if (disk.nlink == 0) PBFS_RETURN_IF_ERROR(orphans_->Remove(operation, ino));
     PBFS_RETURN_IF_ERROR(Directory(reader_, space_, hash_, directory)
                              .Insert(operation.transaction(), name, ino, TypeOf(disk.mode)));
@@ -252,6 +258,7 @@ Status FileSystemImpl::RemoveName(InodeNumber dir, std::string_view name, bool d
     InodeRef child;
     PBFS_ASSIGN_OR_RETURN(child, GetInode(found->ino));
     const DiskInode& child_disk = operation.Edit(child);
+    PBFS_RETURN_IF_ERROR(CheckRemoval(disk, child_disk));
     if (directory) {
       if (!S_ISDIR(child_disk.mode)) return ErrnoError(ENOTDIR, "not a directory");
       if (child_disk.entries != 0) return ErrnoError(ENOTEMPTY, "directory not empty");
@@ -333,7 +340,10 @@ Status FileSystemImpl::RenameOver(Operation& operation, const InodeRef& dir, std
   if (target && target->ino == source->ino) return OkStatus();  // Two links of one file: POSIX.
   InodeRef moved;
   PBFS_ASSIGN_OR_RETURN(moved, GetInode(source->ino));
-  const bool moves_directory = S_ISDIR(operation.Edit(moved).mode);
+  const DiskInode& moved_disk = operation.Edit(moved);
+  PBFS_RETURN_IF_ERROR(CheckRemoval(from, moved_disk));
+  PBFS_RETURN_IF_ERROR(CheckProject(to, moved_disk));
+  const bool moves_directory = S_ISDIR(moved_disk.mode);
   if (moves_directory) {
     PBFS_RETURN_IF_ERROR(CheckNotBelow(moved->ino, new_dir->ino));
   }
@@ -341,6 +351,7 @@ Status FileSystemImpl::RenameOver(Operation& operation, const InodeRef& dir, std
     InodeRef replaced;
     PBFS_ASSIGN_OR_RETURN(replaced, GetInode(target->ino));
     const DiskInode& victim = operation.Edit(replaced);
+    PBFS_RETURN_IF_ERROR(CheckRemoval(to, victim));
     const bool replaces_directory = S_ISDIR(victim.mode);
     if (moves_directory && !replaces_directory) return ErrnoError(ENOTDIR, "not a directory");
     if (!moves_directory && replaces_directory) return ErrnoError(EISDIR, "is a directory");
@@ -383,6 +394,10 @@ Status FileSystemImpl::RenameExchange(Operation& operation, const InodeRef& dir,
   InodeRef b;
   PBFS_ASSIGN_OR_RETURN(a, GetInode(source->ino));
   PBFS_ASSIGN_OR_RETURN(b, GetInode(target->ino));
+  for (const auto& [inode, out, in] : {std::tuple(&a, &from, &to), std::tuple(&b, &to, &from)}) {
+    PBFS_RETURN_IF_ERROR(CheckRemoval(*out, operation.Edit(*inode)));
+    PBFS_RETURN_IF_ERROR(CheckProject(*in, operation.Edit(*inode)));
+  }
   if (S_ISDIR(operation.Edit(a).mode)) {
     PBFS_RETURN_IF_ERROR(CheckNotBelow(a->ino, new_dir->ino));
   }

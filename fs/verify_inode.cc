@@ -158,6 +158,7 @@ Status VerifyDataFork(const DiskInode& inode, const Superblock& superblock) {
 Status VerifyInode(const DiskInode& inode, InodeNumber ino, const Superblock& superblock) {
   if (inode.ino != ino) return Bad(ino, "ino", inode.ino);
   if (!IsFileMode(inode.mode)) return Bad(ino, "mode", inode.mode);
+  if ((inode.flags & ~kInodeFlagsKnown) != 0) return Bad(ino, "flags", inode.flags);
   if (inode.size_bytes > kFileBytesMax) return Bad(ino, "size_bytes", inode.size_bytes);
   if (inode.blocks > superblock.total_blocks) return Bad(ino, "blocks", inode.blocks);
   for (const uint32_t nanoseconds : {inode.atime_nanoseconds, inode.mtime_nanoseconds,

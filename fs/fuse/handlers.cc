@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fs/fuse/handlers.h"
 
+#include <algorithm>
+#include <vector>
+
 namespace pbfs::fuse {
 namespace {
 
 // Kernel requests that may be in the background at once (readahead, writeback, async direct I/O).
 constexpr unsigned kBackgroundMax = 4096;
+
+// Supplementary groups that are looked at.
+constexpr int kGroupsMax = 4096;
 
 timespec TimespecOf(const Time& time) {
   return {.tv_sec = time.seconds, .tv_nsec = static_cast<long>(time.nanoseconds)};
@@ -88,6 +94,20 @@ struct stat StatOf(const Attributes& attributes) {
   result.st_mtim = TimespecOf(attributes.mtime);
   result.st_ctim = TimespecOf(attributes.ctime);
   return result;
+}
+
+bool CallerLosesSetgid(fuse_req_t request, InodeNumber ino) {
+  const fuse_ctx* context = fuse_req_ctx(request);
+  if (context->uid == 0) return false;
+  const auto attributes = SessionOf(request).fs().GetAttributes(ino);
+  if (!attributes.ok() || (attributes->mode & (S_ISGID | S_IXGRP)) != S_ISGID) return false;
+  if (attributes->gid == context->gid) return false;
+  // The caller waits for us, so its groups stay as they are.
+  std::vector<gid_t> groups(kGroupsMax);
+  const int count = fuse_req_getgroups(request, kGroupsMax, groups.data());
+  if (count < 0 || count > kGroupsMax) return true;
+  return std::find(groups.begin(), groups.begin() + count, attributes->gid) ==
+         groups.begin() + count;
 }
 
 double AttributesValidSeconds(const Attributes& attributes) {

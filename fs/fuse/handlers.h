@@ -27,6 +27,9 @@ inline Session& SessionOf(fuse_req_t request) {
 inline void ReplyStatus(fuse_req_t request, const Status& status) {
   fuse_reply_err(request, ErrnoOf(status));
 }
+// Whether what a change by the caller takes away includes the setgid bit of a file that its group
+// may not execute, too: of files with other groups than the caller's.
+bool CallerLosesSetgid(fuse_req_t request, InodeNumber ino);
 struct stat StatOf(const Attributes& attributes);
 fuse_entry_param EntryOf(Session& session, const Attributes& attributes);
 // Calls `then(status)`: when the last change of `ino` is durable, if that is `wanted`, else at
@@ -95,6 +98,11 @@ void HandleReadDirPlus(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t
 // handlers_raw.cc
 void HandleStatx(Session& session, const Request& request);
 void HandleTmpfile(Session& session, const Request& request);
+
+// handlers_flags.cc
+void HandleGetFlags(fuse_req_t request, fuse_ino_t nodeid, unsigned command, size_t out_size);
+void HandleSetFlags(fuse_req_t request, fuse_ino_t nodeid, unsigned command, const void* in,
+                    size_t in_size);
 
 // handlers_ioctl.cc
 void HandleIoctl(fuse_req_t request, fuse_ino_t nodeid, unsigned command, void* argument,

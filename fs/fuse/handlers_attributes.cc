@@ -108,6 +108,7 @@ void HandleSetAttr(fuse_req_t request, fuse_ino_t nodeid, struct stat* values, i
   // libfuse lets this bit pass: it knows it as FUSE_SET_ATTR_KILL_SUID.
   change.kill_suidgid = (which & FATTR_KILL_SUIDGID) != 0;
   if (change.uid || change.gid) change.kill_suidgid |= ChownKillsSuid(session, ino);
+  if (change.kill_suidgid) change.kill_setgid = CallerLosesSetgid(request, ino);
   const auto changed = session.fs().SetAttributesOf(ino, change);
   AfterSync(session, changed.ok() && session.options().sync_attributes, ino,
             [request, changed](const Status& synced) {

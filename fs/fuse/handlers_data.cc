@@ -59,17 +59,32 @@ WriteFlags WriteFlagsOf(const fuse_write_in& body) {
   return flags;
 }
 
+// Immutable files are only read, append-only ones not written but at their end.
+Status CheckOpen(Session& session, InodeNumber ino, int flags) {
+  if ((flags & O_ACCMODE) == O_RDONLY && (flags & O_TRUNC) == 0) return OkStatus();
+  PBFS_ASSIGN_OR_RETURN(const Attributes attributes, session.fs().GetAttributes(ino));
+  const bool appends = (flags & O_APPEND) != 0 && (flags & O_TRUNC) == 0;
+  if ((attributes.flags & kInodeImmutable) != 0 ||
+      ((attributes.flags & kInodeAppendOnly) != 0 && !appends)) {
+    return ErrnoError(EPERM, "the file is immutable or append-only");
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
-void HandleOpen(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info*) {
+void HandleOpen(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) {
   Session& session = SessionOf(request);
-  if (!session.options().serve_open) {
+  if (!session.serves_open()) {
     fuse_reply_err(request, ENOSYS);
     return;
   }
+  const Status may_open = CheckOpen(session, session.InodeOf(nodeid), file->flags);
+  if (!may_open.ok()) return ReplyStatus(request, may_open);
   if (t_request->body<fuse_open_in>().open_flags & FUSE_OPEN_KILL_SUIDGID) {
     SetAttributes change;
     change.kill_suidgid = true;
+    change.kill_setgid = CallerLosesSetgid(request, session.InodeOf(nodeid));
     const auto changed = session.fs().SetAttributesOf(session.InodeOf(nodeid), change);
     if (!changed.ok()) return ReplyStatus(request, changed.status());
   }
@@ -77,7 +92,7 @@ void HandleOpen(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info*) {
 }
 
 void HandleOpenDir(fuse_req_t request, fuse_ino_t, fuse_file_info*) {
-  if (!SessionOf(request).options().serve_open) {
+  if (!SessionOf(request).serves_open()) {
     fuse_reply_err(request, ENOSYS);
     return;
   }
@@ -134,9 +149,10 @@ void HandleWrite(fuse_req_t request, fuse_ino_t nodeid, fuse_bufvec*, off_t offs
   const fuse_write_in body = t_request->body<fuse_write_in>();
   const auto job =
       std::make_shared<WriteJob>(session.fs().page_cache(), std::exchange(t_request->frames, {}));
+  WriteFlags flags = WriteFlagsOf(body);
+  if (flags.kill_suidgid) flags.kill_setgid = CallerLosesSetgid(request, session.InodeOf(nodeid));
   session.fs().Write(
-      session.InodeOf(nodeid), static_cast<uint64_t>(offset), PayloadOf(*job, body.size),
-      WriteFlagsOf(body),
+      session.InodeOf(nodeid), static_cast<uint64_t>(offset), PayloadOf(*job, body.size), flags,
       [token = session.NewToken(), &session, request, nodeid, body, job](const Status& status) {
         job->answered.store(true, std::memory_order_release);
         ReplyWrite(session, request, nodeid, body, status);

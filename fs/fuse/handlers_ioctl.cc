@@ -115,8 +115,8 @@ void HandleSetLabel(fuse_req_t request, const void* in, size_t in_size) {
 
 }  // namespace
 
-void HandleIoctl(fuse_req_t request, fuse_ino_t, unsigned command, void* argument, fuse_file_info*,
-                 unsigned, const void* in, size_t in_size, size_t) {
+void HandleIoctl(fuse_req_t request, fuse_ino_t nodeid, unsigned command, void* argument,
+                 fuse_file_info*, unsigned, const void* in, size_t in_size, size_t out_size) {
   switch (command) {
     case kGoingDown:
       return HandleGoingDown(request, argument);
@@ -128,6 +128,12 @@ void HandleIoctl(fuse_req_t request, fuse_ino_t, unsigned command, void* argumen
       return HandleGetLabel(request);
     case static_cast<unsigned>(FS_IOC_SETFSLABEL):
       return HandleSetLabel(request, in, in_size);
+    case static_cast<unsigned>(FS_IOC_GETFLAGS):
+    case static_cast<unsigned>(FS_IOC_FSGETXATTR):
+      return HandleGetFlags(request, nodeid, command, out_size);
+    case static_cast<unsigned>(FS_IOC_SETFLAGS):
+    case static_cast<unsigned>(FS_IOC_FSSETXATTR):
+      return HandleSetFlags(request, nodeid, command, in, in_size);
     default:
       return ReplyStatus(request, ErrnoError(ENOTTY, ""));
   }

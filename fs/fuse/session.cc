@@ -102,6 +102,7 @@ Status Session::ReceiveInit() {
 Status Session::Start(FileSystem& fs) {
   fs_ = &fs;
   root_ = fs.root();
+  serve_open_ = options_.serve_open || fs.mount_report().guarded_inodes > 0;
   transport_ = std::make_unique<DevTransport>(fd_);
   WorkerPool::Options workers = options_.workers;
   const size_t loops_max = fs.page_cache().frames_total() / kCacheShare / ReceiveFrames::kCount;
@@ -130,7 +131,7 @@ void Session::Prime(const std::string& mountpoint) {
     MutexLock lock(place_mutex_);
     place_ = {mountpoint, status.st_dev};
   }
-  if (!options_.serve_open) {
+  if (!serve_open_) {
     const int file = openat(directory, prime_name_.c_str(), O_RDONLY | O_CLOEXEC);
     if (file >= 0) close(file);
   }

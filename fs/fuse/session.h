@@ -93,6 +93,8 @@ class Session : private WorkerPool::Processor {
   int SendReply(uint64_t unique, const void* body, size_t size_bytes);
   // Agrees on the connection's features.
   void Negotiate(fuse_conn_info& connection);
+  // OPEN and OPENDIR are answered: wanted, or there are inodes that may not be opened in each way.
+  bool serves_open() const { return serve_open_; }
   // Access control lists are in use: wanted, and the kernel can.
   bool acls() const { return acls_; }
   // SETXATTR comes with the longer struct.
@@ -124,6 +126,7 @@ class Session : private WorkerPool::Processor {
   std::vector<std::byte> init_request_;
   std::optional<int> init_error_;
   // Known when INIT is answered.
+  bool serve_open_ = false;
   bool acls_ = false;
   bool long_setxattr_ = false;
   FileSystem* fs_ = nullptr;

@@ -181,6 +181,52 @@ TEST_F(FileSystemTest, RenameReplacesExchangesAndRefuses) {
   EXPECT_EQ(client_->Find(*a, "..").value_or(0), *b);
 }
 
+TEST_F(FileSystemTest, CapabilitiesGoWithChanges) {
+  MakeAndMount();
+  const std::string name = "security.capability";
+  const InodeNumber file = *client_->Create(root(), "f");
+  const auto has = [&] { return fs_->GetXattr(file, name).ok(); };
+  const auto set = [&](const SetAttributes& request) {
+    EXPECT_TRUE(fs_->SetXattr(file, name, "caps", 0).ok());
+    EXPECT_TRUE(fs_->SetXattr(file, "user.other", "stays", 0).ok());
+    EXPECT_TRUE(fs_->SetAttributesOf(file, request).ok());
+    EXPECT_TRUE(fs_->GetXattr(file, "user.other").ok());
+    return has();
+  };
+  EXPECT_TRUE(set({.mode = 0700}));
+  EXPECT_TRUE(set({.atime_now = true}));
+  EXPECT_FALSE(set({.uid = 5}));
+  EXPECT_FALSE(set({.gid = 5}));
+  EXPECT_FALSE(set({.size_bytes = 100}));
+  EXPECT_FALSE(set({.kill_suidgid = true}));
+  ASSERT_TRUE(fs_->SetXattr(file, name, "caps", 0).ok());
+  ASSERT_TRUE(client_->Write(file, 0, "x", {.from_page_cache = true}).ok());
+  EXPECT_TRUE(has());
+  ASSERT_TRUE(client_->Write(file, 0, "x").ok());
+  EXPECT_FALSE(has());
+}
+
+TEST_F(FileSystemTest, SetIdBitsGoAsTheyShould) {
+  MakeAndMount();
+  const InodeNumber file = *client_->Create(root(), "f");
+  const auto left = [&](uint32_t mode, const WriteFlags& flags) {
+    EXPECT_TRUE(fs_->SetAttributesOf(file, {.mode = mode}).ok());
+    EXPECT_TRUE(client_->Write(file, 0, "x", flags).ok());
+    const uint32_t written = fs_->GetAttributes(file)->mode & 07777;
+    EXPECT_TRUE(fs_->SetAttributesOf(file, {.mode = mode}).ok());
+    EXPECT_TRUE(fs_->SetAttributesOf(file, {.size_bytes = 1,
+                                            .kill_suidgid = flags.kill_suidgid,
+                                            .kill_setgid = flags.kill_setgid})
+                    .ok());
+    EXPECT_EQ(fs_->GetAttributes(file)->mode & 07777, written);
+    return written;
+  };
+  EXPECT_EQ(left(06777, {}), 06777u);
+  EXPECT_EQ(left(06777, {.kill_suidgid = true}), 0777u);
+  EXPECT_EQ(left(06767, {.kill_suidgid = true}), 02767u);
+  EXPECT_EQ(left(06767, {.kill_suidgid = true, .kill_setgid = true}), 0767u);
+}
+
 TEST_F(FileSystemTest, UnlinkedFileLivesUntilForgotten) {
   MakeAndMount();
   auto ino = client_->Create(root(), "f");

@@ -120,6 +120,9 @@ class NullFileSystem : public FileSystem {
     AddName(*parent, std::string(name), ino);
     return node.attributes;
   }
+  Status SetFlags(InodeNumber, uint32_t, std::optional<uint32_t>) override {
+    return ErrnoError(EOPNOTSUPP, "not here");
+  }
   StatusOr<Attributes> CreateTemporary(InodeNumber, const NewInode&) override {
     return ErrnoError(EOPNOTSUPP, "not here");
   }

@@ -3,6 +3,7 @@
 #include "fs/fuse/session.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -440,6 +441,89 @@ TEST_F(SessionTest, RenameKnowsItsFlags) {
   EXPECT_EQ(left.rdev, 0u);
   EXPECT_EQ(left.uid, 1000u);
   EXPECT_EQ(left.gid, 1001u);
+}
+
+FakeKernel::Reply Ioctl(FakeKernel& kernel, uint64_t nodeid, unsigned long command,
+                        const std::string& in, uint32_t out_size) {
+  fuse_ioctl_in head = {};
+  head.cmd = static_cast<uint32_t>(command);
+  head.in_size = static_cast<uint32_t>(in.size());
+  head.out_size = out_size;
+  return kernel.Call(FUSE_IOCTL, nodeid, Bytes(head) + in);
+}
+
+// The notifications that come before the answer to a change of flags.
+int SetFlagsOf(FakeKernel& kernel, uint64_t nodeid, unsigned long command, const std::string& in) {
+  fuse_ioctl_in head = {};
+  head.cmd = static_cast<uint32_t>(command);
+  head.in_size = static_cast<uint32_t>(in.size());
+  const uint64_t unique = kernel.Send(FUSE_IOCTL, nodeid, Bytes(head) + in);
+  for (;;) {
+    const auto reply = kernel.Receive();
+    if (reply.unique == unique) return reply.error;
+    EXPECT_EQ(reply.unique, 0u);
+    EXPECT_EQ(-reply.error, int{FUSE_NOTIFY_INVAL_INODE});
+  }
+}
+
+TEST_F(SessionTest, InodeFlagsComeAndGoByIoctl) {
+  Start({}, kOffered | FUSE_HAS_IOCTL_DIR);
+  const uint64_t file = CreateFile("file");
+  EXPECT_EQ(Ioctl(kernel_, file, FS_IOC_GETFLAGS, "", 4).body.substr(16), Bytes(uint32_t{0}));
+  // An owner may not set what guards.
+  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, Bytes(uint32_t{FS_NODUMP_FL})), 0);
+  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, Bytes(uint32_t{FS_APPEND_FL})), EPERM);
+  kernel_.SetUser(2000);
+  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, Bytes(uint32_t{0})), EPERM);
+  kernel_.SetUser(0);
+  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, Bytes(uint32_t{FS_SYNC_FL})), EOPNOTSUPP);
+  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, "x"), EINVAL);
+  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, Bytes(uint32_t{FS_IMMUTABLE_FL})), 0);
+  EXPECT_EQ(Write(file, 0, "x").error, EPERM);
+  auto extended = Ioctl(kernel_, file, FS_IOC_FSGETXATTR, "", sizeof(fsxattr)).body.substr(16);
+  ASSERT_EQ(extended.size(), sizeof(fsxattr));
+  fsxattr shown;
+  std::memcpy(&shown, extended.data(), sizeof(shown));
+  EXPECT_EQ(shown.fsx_xflags, uint32_t{FS_XFLAG_IMMUTABLE});
+  EXPECT_EQ(kernel_.Call(kOpStatx, file, Bytes(StatxIn{})).As<StatxOut>().body.attributes,
+            uint64_t{STATX_ATTR_IMMUTABLE});
+  shown.fsx_xflags = FS_XFLAG_NODUMP | FS_XFLAG_NOATIME | FS_XFLAG_HASATTR;
+  shown.fsx_projid = 77;
+  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_FSSETXATTR, Bytes(shown)), 0);
+  EXPECT_EQ(fs_->GetAttributes(file)->flags, kInodeNoDump | kInodeNoAtime);
+  EXPECT_EQ(fs_->GetAttributes(file)->project, 77u);
+  shown.fsx_xflags = FS_XFLAG_EXTSIZE;
+  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_FSSETXATTR, Bytes(shown)), EOPNOTSUPP);
+  EXPECT_EQ(Ioctl(kernel_, file, FS_IOC_GETFLAGS, "", 8).error, EINVAL);
+  EXPECT_EQ(Ioctl(kernel_, file, FS_IOC_GETVERSION, "", 4).error, ENOTTY);
+}
+
+TEST_F(SessionTest, OpensAreServedWhereSomethingIsGuarded) {
+  const auto made = fs_->Create(fs_->root(), "file", {.mode = S_IFREG | 0644});
+  ASSERT_TRUE(fs_->SetFlags(made->ino, kInodeAppendOnly, {}).ok());
+  ASSERT_TRUE(fs_->Unmount().ok());
+  MountOptions options;
+  options.cache_bytes = 16 << 20;
+  fs_ = *FileSystem::Mount(device_, options);
+  EXPECT_EQ(fs_->mount_report().guarded_inodes, 1u);
+  Start();
+  const uint64_t file =
+      kernel_.Call(FUSE_LOOKUP, kRootNodeId, Name("file")).As<fuse_entry_out>().nodeid;
+  const auto open = [&](uint32_t flags) {
+    fuse_open_in in = {};
+    in.flags = flags;
+    return kernel_.Call(FUSE_OPEN, file, Bytes(in)).error;
+  };
+  EXPECT_EQ(open(O_RDONLY), 0);
+  EXPECT_EQ(open(O_WRONLY), EPERM);
+  EXPECT_EQ(open(O_RDWR | O_APPEND), 0);
+  EXPECT_EQ(open(O_WRONLY | O_APPEND | O_TRUNC), EPERM);
+  EXPECT_EQ(kernel_.Call(FUSE_OPENDIR, kRootNodeId, Bytes(fuse_open_in{})).error, 0);
+  ASSERT_TRUE(fs_->SetFlags(file, kInodeImmutable, {}).ok());
+  EXPECT_EQ(open(O_RDONLY), 0);
+  EXPECT_EQ(open(O_WRONLY | O_APPEND), EPERM);
+  ASSERT_TRUE(fs_->SetFlags(file, 0, {}).ok());
+  EXPECT_EQ(open(O_RDWR), 0);
 }
 
 constexpr uint32_t kAclFlags = FUSE_POSIX_ACL | FUSE_DONT_MASK;

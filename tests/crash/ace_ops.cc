@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <set>
+#include <tuple>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -228,6 +229,57 @@ void AddAttributes(Ops& to) {
   for (const char* directory : {"A", "A/C"}) add(directory, What::kDirectory);
 }
 
+void AddNameless(Ops& to) {
+  for (const std::string file : {"foo", "A/foo"}) {
+    const Step make = {StepKind::kTmpfile, file};
+    const Step write = {StepKind::kDirect, "@" + file, "", 0, 5000};
+    to.ops.push_back({{}, {make, write}, {"@" + file}, {ParentOf(file)}});
+    to.ops.push_back({{{What::kNothing, file}},
+                      {make, write, {StepKind::kLink, "@" + file, file}},
+                      {file},
+                      {ParentOf(file)}});
+    if (file != "foo") to.ops[to.ops.size() - 2].needs = {{What::kDirectory, "A"}};
+  }
+  for (const auto& [from, name, target] :
+       std::vector<std::tuple<std::string, std::string, What>>{{"foo", "bar", What::kNothing},
+                                                               {"foo", "A/foo", What::kFile},
+                                                               {"A/foo", "foo", What::kNothing}}) {
+    to.ops.push_back({{{What::kFile, from}, {target, name}},
+                      {{StepKind::kWhiteout, from, name}},
+                      {name, from},
+                      ParentsOf(from, name)});
+  }
+}
+
+// Both guard for a moment only, so that what follows is possible.
+void AddListsAndFlags(Ops& to) {
+  constexpr uint64_t kManyUsers = 100;
+  for (const auto& [path, what] : std::vector<std::pair<std::string, What>>{
+           {"foo", What::kFile}, {"A/foo", What::kFile}, {"A", What::kDirectory}}) {
+    for (const uint64_t users : {uint64_t{1}, kManyUsers}) {
+      to.OnInode({StepKind::kSetAcl, path, "", 0741, users}, what);
+    }
+    to.ops.push_back({{{what, path}},
+                      {{StepKind::kSetAcl, path, "", 0741, 1}, {StepKind::kChmod, path, "", 0604}},
+                      {path},
+                      {ParentOf(path)}});
+    for (const uint64_t guard : {kInodeImmutable, kInodeAppendOnly}) {
+      to.ops.push_back({{{what, path}},
+                        {{StepKind::kSetFlags, path, "", guard, 1},
+                         {StepKind::kSetFlags, path, "", kInodeNoDump, 2}},
+                        {path},
+                        {ParentOf(path)}});
+    }
+  }
+  for (const uint64_t users : {uint64_t{1}, kManyUsers}) {
+    to.ops.push_back(
+        {{{What::kDirectory, "A"}, {What::kNothing, "A/foo"}},
+         {{StepKind::kSetDefaultAcl, "A", "", 0751, users}, {StepKind::kCreate, "A/foo"}},
+         {"A/foo"},
+         {"A"}});
+  }
+}
+
 std::vector<AceOp> AllOps() {
   Ops all;
   AddCreations(all);
@@ -236,6 +288,8 @@ std::vector<AceOp> AllOps() {
   AddDirectoryRenames(all);
   AddData(all);
   AddAttributes(all);
+  AddNameless(all);
+  AddListsAndFlags(all);
   return std::move(all.ops);
 }
 

@@ -11,11 +11,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/check.h"
+#include "fs/acl.h"
 #include "fs/inode.h"
 #include "tests/crash/session.h"
 
 #ifndef RENAME_EXCHANGE
 #define RENAME_EXCHANGE (1 << 1)
+#define RENAME_WHITEOUT (1 << 2)
 #endif
 
 namespace pbfs {
@@ -170,6 +172,7 @@ std::string Client::CheckAttributes(Model::FileId id, const Attributes& found) c
   if (found.nlink != node.nlink) return absl::StrCat("nlink is ", found.nlink);
   if (found.uid != node.uid || found.gid != node.gid) return "owner differs";
   if (found.generation != node.generation) return "generation differs";
+  if (found.flags != node.flags || found.project != node.project) return "flags differ";
   if (found.btime != node.btime) return "time of birth differs";
   if (S_ISREG(node.mode) && found.size_bytes != model_.Bytes(id).size()) {
     return absl::StrCat("size is ", found.size_bytes, ", not ", model_.Bytes(id).size());
@@ -210,6 +213,7 @@ void Client::AddNew(const Place& place, const Attributes& made, std::string_view
   Model::Node& node = model_.tree()[id];
   node.mode = made.mode;
   node.nlink = S_ISDIR(made.mode) ? 2 : 1;
+  Inherit(NodeOf(place.dir), node);
   node.generation = made.generation;
   node.btime = made.btime;
   node.target = std::string(target);
@@ -236,10 +240,51 @@ void Client::Create(std::string_view path, uint32_t mode, std::string_view targe
   const auto made = fs().Create(InodeOf(place.dir), place.name, request);
   MutexLock lock(session_.models_mutex());
   if (made.ok()) {
-    if (made->mode != mode) session_.Problem("create: wrong mode");
-    AddNew(place, *made, target);
+    Attributes expected = *made;
+    expected.mode = mode;
+    AddNew(place, expected, target);
+    if (model_.tree().at(model_.newest_file()).mode != made->mode) {
+      session_.Problem("create: wrong mode");
+    }
   }
   End(made.status(), "create");
+}
+
+void Client::Inherit(const Model::Node& parent, Model::Node& node) const {
+  const bool flagged = S_ISREG(node.mode) || S_ISDIR(node.mode);
+  if (flagged) node.flags = parent.flags & kInodeFlagsInherited;
+  if (!S_ISDIR(node.mode)) node.flags &= ~kInodeProjectInherit;
+  if ((parent.flags & kInodeProjectInherit) != 0) node.project = parent.project;
+  const auto given = parent.xattrs.find(std::string(kAclDefaultXattr));
+  if (given == parent.xattrs.end() || S_ISLNK(node.mode)) return;
+  if (S_ISDIR(node.mode)) node.xattrs.insert(*given);
+  Acl acl = *ParseAcl(*given->second);
+  node.mode = InheritAcl(acl, node.mode);
+  node.xattrs[std::string(kAclAccessXattr)] = std::make_shared<std::string>(AclBytes(acl));
+}
+
+void Client::Temporary(std::string_view path) {
+  if (LacksParent(path)) return;
+  const std::string handle = absl::StrCat("@", std::string(path));
+  if (handles_.contains(handle)) Close(handle);
+  const Place place = Find(path);
+  Begin();
+  NewInode request;
+  request.mode = S_IFREG | 0600;
+  const auto made = fs().CreateTemporary(InodeOf(place.dir), request);
+  MutexLock lock(session_.models_mutex());
+  if (made.ok()) {
+    Attributes expected = *made;
+    expected.mode = request.mode;
+    AddNew({place.dir, "", Model::kRoot}, expected, "");
+    NodeOf(place.dir).entries.erase("");
+    const Model::FileId id = model_.newest_file();
+    NodeOf(id).nlink = 0;
+    NodeOf(id).temporary = true;
+    handles_[handle] = id;
+    noted_.erase(place.dir);
+  }
+  End(made.status(), "tmpfile");
 }
 
 void Client::MakeSymlink(std::string_view path, size_t bytes) {
@@ -257,6 +302,7 @@ void Client::Link(std::string_view from, std::string_view to) {
     fs().Forget(linked->ino, 1);
     NodeOf(target.dir).entries[target.name] = source.id;
     ++NodeOf(source.id).nlink;
+    NodeOf(source.id).temporary = false;
     Note(source.id, Changed());
     Note(target.dir, Modified());
   }
@@ -306,19 +352,33 @@ void Client::Rename(std::string_view from, std::string_view to, unsigned flags) 
   const Place source = Find(from);
   const Place target = Find(to);
   Begin();
-  const Status status =
+  Status status =
       fs().Rename(InodeOf(source.dir), source.name, InodeOf(target.dir), target.name, flags);
   MutexLock lock(session_.models_mutex());
   if (status.ok() && source.id == target.id) {
     // POSIX: two names of one file stay as they are.
     for (const Model::FileId id : {source.dir, target.dir, source.id}) Note(id, {});
   } else if (status.ok()) {
-    RenameInModel(source, target, (flags & RENAME_EXCHANGE) != 0);
+    RenameInModel(source, target, flags);
+    if ((flags & RENAME_WHITEOUT) != 0) status.Update(AddWhiteout(source));
   }
   End(status, "rename");
 }
 
-void Client::RenameInModel(const Place& source, const Place& target, bool exchange) {
+// What the rename has left: looked up, as nobody has a reference on it yet.
+Status Client::AddWhiteout(const Place& place) {
+  const auto found = fs().Lookup(InodeOf(place.dir), place.name);
+  if (!found.ok()) return found.status();
+  if (!found->has_value() || (*found)->mode != S_IFCHR || (*found)->rdev != 0) {
+    session_.Problem("rename: no whiteout");
+    return OkStatus();
+  }
+  AddNew(place, **found, "");
+  return OkStatus();
+}
+
+void Client::RenameInModel(const Place& source, const Place& target, unsigned flags) {
+  const bool exchange = (flags & RENAME_EXCHANGE) != 0;
   const bool replaces = target.id != Model::kRoot && !exchange;
   const auto move = [&](Model::FileId id, Model::FileId out, Model::FileId in) {
     Note(id, Changed());
@@ -376,6 +436,7 @@ void Client::ChangeAttributes(std::string_view path, const SetAttributes& reques
     if (!times_only) {
       Model::Node& node = NodeOf(place.id);
       if (request.mode) node.mode = (node.mode & S_IFMT) | *request.mode;
+      if (request.mode) ApplyModeToAcl(node);
       if (request.uid) node.uid = *request.uid;
       if (request.gid) node.gid = *request.gid;
     }
@@ -386,6 +447,14 @@ void Client::ChangeAttributes(std::string_view path, const SetAttributes& reques
                     .ctime = request.ctime});
   }
   End(set.status(), what);
+}
+
+void Client::ApplyModeToAcl(Model::Node& node) const {
+  const auto at = node.xattrs.find(std::string(kAclAccessXattr));
+  if (at == node.xattrs.end()) return;
+  Acl acl = *ParseAcl(*at->second);
+  ApplyMode(acl, node.mode);
+  at->second = std::make_shared<std::string>(AclBytes(acl));
 }
 
 void Client::Chmod(std::string_view path, uint32_t mode) {
@@ -433,6 +502,49 @@ void Client::RemoveXattr(std::string_view path, const std::string& name) {
     Note(place.id, Changed());
   }
   End(status, "removexattr");
+}
+
+void Client::SetAcl(std::string_view path, uint32_t mode, size_t users, bool is_default) {
+  if (Lacks(path)) return;
+  const Place place = Find(path);
+  Begin();
+  Acl acl = {{AclTag::kOwner, static_cast<uint16_t>(mode >> 6 & 7)},
+             {AclTag::kOwningGroup, 5},
+             {AclTag::kMask, static_cast<uint16_t>(mode >> 3 & 7)},
+             {AclTag::kOther, static_cast<uint16_t>(mode & 7)}};
+  for (size_t i = 0; i < users; ++i) {
+    acl.insert(acl.begin() + 1, {AclTag::kUser, 6, static_cast<uint32_t>(model_.op() * 1000 + i)});
+  }
+  const std::string name(is_default ? kAclDefaultXattr : kAclAccessXattr);
+  std::string value = AclBytes(acl);
+  const Status status = fs().SetXattr(InodeOf(place.id), name, value, 0);
+  MutexLock lock(session_.models_mutex());
+  if (status.ok()) {
+    Model::Node& node = NodeOf(place.id);
+    node.xattrs[name] = std::make_shared<std::string>(std::move(value));
+    if (!is_default) node.mode = (node.mode & ~0777u) | (mode & 0777);
+    Note(place.id, Changed());
+  }
+  End(status, "setfacl");
+}
+
+void Client::RemoveAcl(std::string_view path, bool is_default) {
+  RemoveXattr(path, std::string(is_default ? kAclDefaultXattr : kAclAccessXattr));
+}
+
+void Client::SetFlags(std::string_view path, uint32_t flags, uint32_t project) {
+  if (Lacks(path)) return;
+  const Place place = Find(path);
+  Begin();
+  const Status status = fs().SetFlags(InodeOf(place.id), flags, project);
+  MutexLock lock(session_.models_mutex());
+  if (status.ok()) {
+    Model::Node& node = NodeOf(place.id);
+    node.flags = S_ISDIR(node.mode) ? flags : flags & ~kInodeProjectInherit;
+    node.project = project;
+    Note(place.id, Changed());
+  }
+  End(status, "chattr");
 }
 
 }  // namespace pbfs

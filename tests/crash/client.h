@@ -38,6 +38,8 @@ class Client {
   }
   // With a made-up target of so many bytes.
   void MakeSymlink(std::string_view path, size_t bytes);
+  // A file without a name, made in the directory: open as "@" + path from here on.
+  void Temporary(std::string_view path);
   void Link(std::string_view from, std::string_view to);
   void Unlink(std::string_view path, bool keep_open = false);
   void Rmdir(std::string_view path);
@@ -54,6 +56,10 @@ class Client {
   // Values are made up. `bytes` up to 65536.
   void SetXattr(std::string_view path, const std::string& name, size_t bytes);
   void RemoveXattr(std::string_view path, const std::string& name);
+  // An ACL with so many users and these permissions: the access list, or a default one.
+  void SetAcl(std::string_view path, uint32_t mode, size_t users, bool is_default = false);
+  void RemoveAcl(std::string_view path, bool is_default = false);
+  void SetFlags(std::string_view path, uint32_t flags, uint32_t project);
   // From the kernel's page cache: no times are changed. Long writes are several operations.
   void Write(std::string_view path, uint64_t offset, size_t length, bool from_page_cache = false);
   void WriteSync(std::string_view path, uint64_t offset, size_t length);  // O_DSYNC.
@@ -142,7 +148,11 @@ class Client {
 
   void AddNew(const Place& place, const Attributes& made, std::string_view target);
   void DropName(Model::FileId id, bool keep_open);
-  void RenameInModel(const Place& source, const Place& target, bool exchange);
+  void RenameInModel(const Place& source, const Place& target, unsigned flags);
+  Status AddWhiteout(const Place& place);
+  // What a new node has from its directory.
+  void Inherit(const Model::Node& parent, Model::Node& node) const;
+  void ApplyModeToAcl(Model::Node& node) const;
   void ChangeAttributes(std::string_view path, const SetAttributes& request, std::string_view what);
   void DoWrite(std::string_view path, uint64_t offset, size_t length, const WriteFlags& flags);
   Status CallWrite(InodeNumber ino, uint64_t offset, const std::string& bytes,

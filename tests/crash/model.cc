@@ -33,6 +33,8 @@ class Observer {
     node.uid = attributes.uid;
     node.gid = attributes.gid;
     node.generation = attributes.generation;
+    node.flags = attributes.flags;
+    node.project = attributes.project;
     node.times = {attributes.atime, attributes.mtime, attributes.ctime};
     node.btime = attributes.btime;
     node.blocks_512 = attributes.blocks_512;
@@ -304,6 +306,10 @@ std::string Model::ExplainNode(Comparison& comparison, FileId id, InodeNumber in
   if (found.uid != node.uid || found.gid != node.gid) {
     return absl::StrCat(path, ": owner is ", found.uid, ":", found.gid, ", not ", node.uid, ":",
                         node.gid);
+  }
+  if (found.flags != node.flags || found.project != node.project) {
+    return absl::StrCat(path, ": flags are 0x", absl::Hex(found.flags), ", not 0x",
+                        absl::Hex(node.flags), ", project ", found.project, ", not ", node.project);
   }
   if (found.target != node.target) return absl::StrCat(path, ": the symlink's target differs");
   std::string problem = ExplainXattrs(node, found);

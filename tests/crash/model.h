@@ -25,6 +25,8 @@ struct ObservedNode {
   uint32_t uid = 0;
   uint32_t gid = 0;
   uint32_t generation = 0;
+  uint32_t flags = 0;
+  uint32_t project = 0;
   Times times;
   Time btime;
   uint64_t blocks_512 = 0;
@@ -70,8 +72,11 @@ class Model {
     uint32_t uid = 0;
     uint32_t gid = 0;
     bool opaque = false;
-    bool foreign = false;  // The directory of another model.
+    bool foreign = false;    // The directory of another model.
+    bool temporary = false;  // Without a name so far, and may get one.
     uint32_t generation = 0;
+    uint32_t flags = 0;
+    uint32_t project = 0;
     Time btime;
     std::string target;
     std::map<std::string, FileId> entries;
@@ -93,6 +98,7 @@ class Model {
   }
   const Tree& tree() const { return tree_; }
   FileId NewFile() { return next_id_++; }
+  FileId newest_file() const { return next_id_ - 1; }
   // The newest contents of a regular file.
   const std::string& Bytes(FileId file) const;
   // `resized`: by truncate, not by a write.

@@ -44,9 +44,12 @@ constexpr Weight kWeights[] = {
     {StepKind::kMmapWrite, 4, 6, 1, 1, 4},      {StepKind::kSyncWrite, 3, 6, 1, 1, 3},
     {StepKind::kAllocate, 3, 6, 1, 1, 3},       {StepKind::kAllocateKeep, 3, 6, 1, 1, 2},
     {StepKind::kPunch, 4, 10, 1, 1, 4},         {StepKind::kZeroRange, 2, 6, 1, 1, 2},
-    {StepKind::kZeroRangeKeep, 1, 3, 0, 0, 1},  {StepKind::kChmod, 3, 1, 1, 2, 2},
-    {StepKind::kChown, 2, 1, 1, 1, 1},          {StepKind::kSetTimes, 3, 2, 1, 1, 2},
-    {StepKind::kSetXattr, 4, 1, 1, 30, 2},      {StepKind::kRemoveXattr, 2, 0, 0, 10, 1},
+    {StepKind::kZeroRangeKeep, 1, 3, 0, 0, 1},
+    {StepKind::kChmod, 3, 1, 1, 2, 2},          {StepKind::kChown, 2, 1, 1, 1, 1},
+    {StepKind::kSetTimes, 3, 2, 1, 1, 2},       {StepKind::kSetXattr, 4, 1, 1, 30, 2},
+    {StepKind::kWhiteout, 1, 0, 4, 0, 1},       {StepKind::kTmpfile, 2, 1, 2, 1, 8},
+    {StepKind::kSetAcl, 3, 0, 1, 10, 1},        {StepKind::kSetDefaultAcl, 2, 0, 2, 4, 1},
+    {StepKind::kSetFlags, 3, 1, 2, 2, 4},       {StepKind::kRemoveXattr, 2, 0, 0, 10, 1},
     {StepKind::kFsync, 6, 8, 6, 8, 6},          {StepKind::kFdatasync, 4, 6, 2, 3, 4},
     {StepKind::kSync, 2, 1, 2, 2, 2},           {StepKind::kFsyncStart, 3, 3, 2, 2, 2},
     {StepKind::kFdatasyncStart, 2, 2, 1, 1, 1}, {StepKind::kAwait, 4, 4, 2, 2, 2},
@@ -115,6 +118,12 @@ class Generator {
         break;
       case StepKind::kRmdir:
         directories_.erase(step.path);
+        break;
+      case StepKind::kTmpfile:
+        handles_.insert("@" + step.path);
+        break;
+      case StepKind::kWhiteout:
+        if (files_.contains(step.path)) files_.insert(step.other);
         break;
       case StepKind::kRename:
         Move(files_, step.path, step.other);
@@ -191,6 +200,7 @@ class Generator {
         return Add({kind, NewPath(), "", 1 + random_.Below(random_.OneIn(3) ? 3000 : 100)});
       case StepKind::kCreate:
       case StepKind::kMknod:
+      case StepKind::kTmpfile:
         return Add({kind, NewPath()});
       case StepKind::kLink:
         return Add({kind, File(), NewPath()});
@@ -203,6 +213,8 @@ class Generator {
         if (random_.OneIn(4)) {
           return Add({kind, Directory(), absl::StrCat(Directory(), "/m", random_.Below(2))});
         }
+        [[fallthrough]];
+      case StepKind::kWhiteout:
         return Add({kind, OneOf(files_, "f0"), random_.OneIn(3) ? OneOf(files_, "f1") : NewPath()});
       case StepKind::kExchange:
         return Add({kind, random_.OneIn(4) ? Directory() : OneOf(files_, "f0"),
@@ -226,6 +238,16 @@ class Generator {
     }
   }
 
+  std::string AclName() {
+    return random_.OneIn(2) ? "system.posix_acl_access" : "system.posix_acl_default";
+  }
+  uint64_t Users() {
+    const uint64_t most[] = {2, 6, 40, 500};
+    return random_.Below(most[random_.Below(theme_ == Theme::kTiny ? 2 : 4)]);
+  }
+  // Immutable, append-only, no dump, no atime.
+  uint64_t Flags() { return random_.Below(16) << 4; }
+
   void MakeOther(StepKind kind) {
     switch (kind) {
       case StepKind::kChmod:
@@ -238,7 +260,17 @@ class Generator {
       case StepKind::kSetXattr:
         return Add({kind, random_.OneIn(5) ? Directory() : File(), Xattr(), XattrBytes()});
       case StepKind::kRemoveXattr:
+        if (random_.OneIn(4)) return Add({kind, Any(), AclName()});
         return Add({kind, random_.OneIn(5) ? Directory() : File(), Xattr()});
+      case StepKind::kSetAcl:
+        return Add({kind, Any(), "", random_.Below(512), Users()});
+      case StepKind::kSetDefaultAcl:
+        return Add({kind, random_.OneIn(4) ? "/" : Directory(), "", random_.Below(512), Users()});
+      case StepKind::kSetFlags:
+        // What guards an inode is mostly taken off again.
+        Add({kind, Any(), "", Flags(), random_.Below(3)});
+        if (!random_.OneIn(4)) Add({kind, steps_.back().path, "", Flags() & 0xc0});
+        return;
       case StepKind::kFsync:
       case StepKind::kFdatasync:
       case StepKind::kFsyncStart:

@@ -7,6 +7,7 @@
 
 #ifndef RENAME_EXCHANGE
 #define RENAME_EXCHANGE (1 << 1)
+#define RENAME_WHITEOUT (1 << 2)
 #endif
 
 namespace pbfs {
@@ -358,6 +359,79 @@ void ChmodThenWrite(Session& s) {
   s.Fsync("a");
 }
 
+void TemporaryFiles(Session& s) {
+  s.Mkdir("d");
+  s.Record();
+  s.Temporary("d/a");
+  s.Write("@d/a", 0, 30'000);
+  s.Fsync("@d/a");
+  s.Temporary("b");
+  s.Write("@b", 0, 10'000);
+  s.Link("@b", "d/b");
+  s.Fsync("@b");
+  s.Link("@b", "c");
+  s.Unlink("d/b");
+  s.Truncate("@d/a", 100);
+  s.Link("@d/a", "d/a");
+  s.Close("@d/a");
+  s.Sync();
+  s.Temporary("e");
+  s.Close("@e");
+  s.Sync();
+}
+
+void RenameWhiteout(Session& s) {
+  s.Mkdir("d");
+  s.Create("a");
+  s.Create("d/b");
+  s.Write("d/b", 0, 5000);
+  s.Record();
+  s.Rename("a", "d/a", RENAME_WHITEOUT);
+  s.Fsync("d/a");
+  s.Rename("d/a", "d/b", RENAME_WHITEOUT);
+  s.Fsync("d");
+  s.Rename("d", "e", RENAME_WHITEOUT);
+  s.Unlink("d");
+  s.Sync();
+}
+
+void AccessLists(Session& s) {
+  s.Mkdir("d");
+  s.Create("a");
+  s.Record();
+  s.SetAcl("a", 0640, 2);
+  s.Fsync("a");
+  s.Chmod("a", 0604);
+  s.Fsync("a");
+  s.SetAcl("d", 0775, 100, /*is_default=*/true);
+  s.Create("d/b");
+  s.Mkdir("d/e");
+  s.Fsync("d/b");
+  s.SetAcl("d/b", 0700, 60);
+  s.RemoveAcl("d/b");
+  s.RemoveAcl("d", /*is_default=*/true);
+  s.Sync();
+}
+
+void InodeFlags(Session& s) {
+  s.Mkdir("d");
+  s.Create("a");
+  s.Record();
+  s.SetFlags("a", kInodeImmutable, 0);
+  s.Fsync("a");
+  s.SetFlags("d", kInodeNoDump | kInodeProjectInherit, 5);
+  s.Create("d/b");
+  s.Fsync("d/b");
+  s.SetFlags("a", kInodeAppendOnly, 1);
+  s.SetFlags("a", 0, 1);
+  s.Open("a");
+  s.Unlink("a");
+  s.SetFlags("@a", kInodeImmutable, 0);
+  s.Sync();
+  s.Close("@a");
+  s.Sync();
+}
+
 void NothingSynced(Session& s) {
   s.Create("a");
   s.Write("a", 0, 9000);
@@ -404,6 +478,10 @@ const std::vector<Workload>& SmallWorkloads() {
       {"UnlinkFragments", UnlinkFragments},
       {"DirectoryBecomesHashed", DirectoryBecomesHashed},
       {"ChmodThenWrite", ChmodThenWrite},
+      {"TemporaryFiles", TemporaryFiles},
+      {"RenameWhiteout", RenameWhiteout},
+      {"AccessLists", AccessLists},
+      {"InodeFlags", InodeFlags},
       {"NothingSynced", NothingSynced},
   };
   return workloads;

@@ -15,6 +15,7 @@
 
 #ifndef RENAME_EXCHANGE
 #define RENAME_EXCHANGE (1 << 1)
+#define RENAME_WHITEOUT (1 << 2)
 #endif
 
 namespace pbfs {
@@ -54,6 +55,29 @@ const char* RangeName(StepKind kind) {
   }
 }
 
+KindInfo AttributeInfoOf(StepKind kind) {
+  switch (kind) {
+    case StepKind::kChmod:
+      return {"chmod", Shape::kPathNumber};
+    case StepKind::kChown:
+      return {"chown", Shape::kOwner};
+    case StepKind::kSetTimes:
+      return {"utimes", Shape::kOwner};
+    case StepKind::kSetXattr:
+      return {"setxattr", Shape::kXattr};
+    case StepKind::kRemoveXattr:
+      return {"removexattr", Shape::kPaths};
+    case StepKind::kSetAcl:
+      return {"setfacl", Shape::kOwner};
+    case StepKind::kSetDefaultAcl:
+      return {"setfacl-default", Shape::kOwner};
+    case StepKind::kSetFlags:
+      return {"chattr", Shape::kOwner};
+    default:
+      return {"?", Shape::kPlain};
+  }
+}
+
 KindInfo InfoOf(StepKind kind) {
   switch (kind) {
     case StepKind::kRecord:
@@ -82,6 +106,10 @@ KindInfo InfoOf(StepKind kind) {
       return {"rename", Shape::kPaths};
     case StepKind::kExchange:
       return {"exchange", Shape::kPaths};
+    case StepKind::kWhiteout:
+      return {"rename-whiteout", Shape::kPaths};
+    case StepKind::kTmpfile:
+      return {"tmpfile", Shape::kPath};
     case StepKind::kOpen:
       return {"open", Shape::kPath};
     case StepKind::kClose:
@@ -98,16 +126,6 @@ KindInfo InfoOf(StepKind kind) {
     case StepKind::kZeroRange:
     case StepKind::kZeroRangeKeep:
       return {RangeName(kind), Shape::kRange};
-    case StepKind::kChmod:
-      return {"chmod", Shape::kPathNumber};
-    case StepKind::kChown:
-      return {"chown", Shape::kOwner};
-    case StepKind::kSetTimes:
-      return {"utimes", Shape::kOwner};
-    case StepKind::kSetXattr:
-      return {"setxattr", Shape::kXattr};
-    case StepKind::kRemoveXattr:
-      return {"removexattr", Shape::kPaths};
     case StepKind::kFsync:
       return {"fsync", Shape::kPath};
     case StepKind::kFdatasync:
@@ -120,8 +138,9 @@ KindInfo InfoOf(StepKind kind) {
       return {"start-fdatasync", Shape::kPath};
     case StepKind::kAwait:
       return {"await", Shape::kPlain};
+    default:
+      return AttributeInfoOf(kind);
   }
-  return {"?", Shape::kPlain};
 }
 
 bool IsBelow(const std::string& path, const std::string& directory) {
@@ -159,7 +178,9 @@ class Runner {
     return !path.empty() && path != "/" && path[0] != '@';
   }
   bool CanBeMade(const std::string& path) const {
-    if (!IsFree(path) || s_.NodeAt(path) != nullptr) return false;
+    return IsFree(path) && s_.NodeAt(path) == nullptr && HasParent(path);
+  }
+  bool HasParent(const std::string& path) const {
     const size_t slash = path.rfind('/');
     return slash == std::string::npos || Is(path.substr(0, slash), S_IFDIR);
   }
@@ -174,8 +195,36 @@ class Runner {
     return Is(step.path, S_IFDIR) ? IsEmpty(step.other) : !Is(step.other, S_IFDIR);
   }
 
+  // It, or its directory, takes no change.
+  bool IsGuarded(const std::string& path) const {
+    const auto has_flag = [this](const std::string& at) {
+      const Model::Node* const node = s_.NodeAt(at);
+      return node != nullptr && (node->flags & kInodeGuards) != 0;
+    };
+    if (path.empty()) return false;
+    const size_t slash = path.rfind('/');
+    const bool below = IsFree(path) && slash != std::string::npos;
+    return has_flag(path) || has_flag(below ? path.substr(0, slash) : "/");
+  }
+  bool IsRefused(const Step& step) const {
+    switch (step.kind) {
+      case StepKind::kSetFlags:
+      case StepKind::kOpen:
+      case StepKind::kClose:
+      case StepKind::kFsync:
+      case StepKind::kFdatasync:
+      case StepKind::kFsyncStart:
+      case StepKind::kFdatasyncStart:
+        return false;
+      default:
+        return IsGuarded(step.path) || IsGuarded(step.other);
+    }
+  }
+
   bool Applies(const Step& step) const;
+  bool AttributeStepApplies(const Step& step) const;
   void Do(const Step& step);
+  void DoAttributes(const Step& step);
   void DoWrite(const Step& step);
   void DoFallocate(const Step& step);
   void DoSetTimes(const Step& step);
@@ -187,7 +236,7 @@ class Runner {
 };
 
 bool Runner::Applies(const Step& step) const {
-  if (session_.Broken()) return false;
+  if (session_.Broken() || IsRefused(step)) return false;
   switch (step.kind) {
     case StepKind::kRecord:
     case StepKind::kFill:
@@ -203,14 +252,18 @@ bool Runner::Applies(const Step& step) const {
     case StepKind::kSymlink:
       return CanBeMade(step.path);
     case StepKind::kLink:
-      return s_.Exists(step.path) && !Is(step.path, S_IFDIR) && s_.NodeAt(step.path)->nlink > 0 &&
+      return s_.Exists(step.path) && !Is(step.path, S_IFDIR) &&
+             (s_.NodeAt(step.path)->nlink > 0 || s_.NodeAt(step.path)->temporary) &&
              CanBeMade(step.other);
+    case StepKind::kTmpfile:
+      return IsFree(step.path) && HasParent(step.path);
     case StepKind::kUnlink:
       return IsName(step.path) && !Is(step.path, S_IFDIR);
     case StepKind::kRmdir:
       return IsName(step.path) && IsEmpty(step.path);
     case StepKind::kRename:
     case StepKind::kExchange:
+    case StepKind::kWhiteout:
       return RenameApplies(step);
     case StepKind::kOpen:
       return IsName(step.path);
@@ -227,21 +280,26 @@ bool Runner::Applies(const Step& step) const {
     case StepKind::kZeroRange:
     case StepKind::kZeroRangeKeep:
       return Is(step.path, S_IFREG);
-    case StepKind::kChmod:
-      return s_.NodeAt(step.path) != nullptr && !Is(step.path, S_IFLNK);
-    case StepKind::kSetXattr:
-      return Is(step.path, S_IFREG) || Is(step.path, S_IFDIR);
-    case StepKind::kRemoveXattr:
-      return s_.NodeAt(step.path) != nullptr && s_.NodeAt(step.path)->xattrs.contains(step.other);
-    case StepKind::kChown:
-    case StepKind::kSetTimes:
-    case StepKind::kFsync:
-    case StepKind::kFdatasync:
-    case StepKind::kFsyncStart:
-    case StepKind::kFdatasyncStart:
-      return s_.NodeAt(step.path) != nullptr;
+    default:
+      return s_.NodeAt(step.path) != nullptr && AttributeStepApplies(step);
   }
-  return false;
+}
+
+bool Runner::AttributeStepApplies(const Step& step) const {
+  switch (step.kind) {
+    case StepKind::kChmod:
+      return !Is(step.path, S_IFLNK);
+    case StepKind::kSetXattr:
+    case StepKind::kSetAcl:
+    case StepKind::kSetFlags:
+      return Is(step.path, S_IFREG) || Is(step.path, S_IFDIR);
+    case StepKind::kSetDefaultAcl:
+      return Is(step.path, S_IFDIR);
+    case StepKind::kRemoveXattr:
+      return s_.NodeAt(step.path)->xattrs.contains(step.other);
+    default:
+      return true;
+  }
 }
 
 void Runner::DoWrite(const Step& step) {
@@ -326,16 +384,10 @@ void Runner::Do(const Step& step) {
     case StepKind::kZeroRange:
     case StepKind::kZeroRangeKeep:
       return DoFallocate(step);
-    case StepKind::kChmod:
-      return s_.Chmod(step.path, static_cast<uint32_t>(step.a));
-    case StepKind::kChown:
-      return s_.Chown(step.path, static_cast<uint32_t>(step.a), static_cast<uint32_t>(step.b));
-    case StepKind::kSetTimes:
-      return DoSetTimes(step);
-    case StepKind::kSetXattr:
-      return s_.SetXattr(step.path, step.other, step.a);
-    case StepKind::kRemoveXattr:
-      return s_.RemoveXattr(step.path, step.other);
+    case StepKind::kWhiteout:
+      return s_.Rename(step.path, step.other, RENAME_WHITEOUT);
+    case StepKind::kTmpfile:
+      return s_.Temporary(step.path);
     case StepKind::kFsync:
     case StepKind::kFdatasync:
       return s_.Fsync(step.path, step.kind == StepKind::kFdatasync);
@@ -347,6 +399,31 @@ void Runner::Do(const Step& step) {
       return;
     case StepKind::kAwait:
       return AwaitNewest();
+    default:
+      return DoAttributes(step);
+  }
+}
+
+void Runner::DoAttributes(const Step& step) {
+  switch (step.kind) {
+    case StepKind::kSetAcl:
+    case StepKind::kSetDefaultAcl:
+      return s_.SetAcl(step.path, static_cast<uint32_t>(step.a), step.b,
+                       step.kind == StepKind::kSetDefaultAcl);
+    case StepKind::kSetFlags:
+      return s_.SetFlags(step.path, static_cast<uint32_t>(step.a), static_cast<uint32_t>(step.b));
+    case StepKind::kChmod:
+      return s_.Chmod(step.path, static_cast<uint32_t>(step.a));
+    case StepKind::kChown:
+      return s_.Chown(step.path, static_cast<uint32_t>(step.a), static_cast<uint32_t>(step.b));
+    case StepKind::kSetTimes:
+      return DoSetTimes(step);
+    case StepKind::kSetXattr:
+      return s_.SetXattr(step.path, step.other, step.a);
+    case StepKind::kRemoveXattr:
+      return s_.RemoveXattr(step.path, step.other);
+    default:
+      PBFS_CHECK(false);
   }
 }
 

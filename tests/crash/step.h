@@ -24,6 +24,8 @@ enum class StepKind : uint8_t {
   kRmdir,      //
   kRename,     // (other: new name)
   kExchange,   // (other)
+  kWhiteout,   // (other: new name) A rename that leaves one.
+  kTmpfile,    // A file without a name, made in the path's directory; open as "@path".
   kOpen,       // Keeps the file open; "@path" names what was opened, whatever happens to the name.
   kClose,      // The path begins with '@'.
   kTruncate,   // (a: size)
@@ -41,6 +43,9 @@ enum class StepKind : uint8_t {
   kSetTimes,        // (a: seconds as int64_t, b: nanoseconds) mtime; atime a day earlier.
   kSetXattr,        // (other: name, a: bytes)
   kRemoveXattr,     // (other: name)
+  kSetAcl,          // (a: mode, b: users in it)
+  kSetDefaultAcl,   // (a, b) Of a directory.
+  kSetFlags,        // (a: flags, b: project)
   kFsync,           //
   kFdatasync,       //
   kSync,            // (no path)

@@ -20,7 +20,8 @@ constexpr OperationRunner::Needs kRemovingXattr{.space_blocks = 8, .privileged =
 Status CheckXattrName(std::string_view name) {
   if (IsAclXattr(name)) return OkStatus();
   for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
-    if (name.size() > prefix.size() && name.starts_with(prefix)) return OkStatus();
+    if (name == prefix) return ErrnoError(EINVAL, "attribute without a name");
+    if (name.starts_with(prefix)) return OkStatus();
   }
   return ErrnoError(EOPNOTSUPP, "attribute space not supported");
 }

@@ -9,6 +9,7 @@
 
 #include "base/event.h"
 #include "fs/filesystem_impl.h"
+#include "fs/inode_flags.h"
 
 namespace pbfs {
 namespace {
@@ -24,7 +25,7 @@ constexpr uint64_t kCallBytesMax = uint64_t{1} << 31;
 // Piece by piece through a buffer, so that at no time locks of two ranges are held, nor frames
 // while others are waited for.
 StatusOr<uint64_t> FileSystemImpl::CopyRange(const FileRange& from, const FilePosition& to,
-                                             bool kill_suidgid) {
+                                             const WriteFlags& flags) {
   PBFS_RETURN_IF_ERROR(CheckWritable());
   InodeRef source;
   PBFS_ASSIGN_OR_RETURN(source, GetInode(from.ino));
@@ -42,9 +43,11 @@ StatusOr<uint64_t> FileSystemImpl::CopyRange(const FileRange& from, const FilePo
       to.offset_bytes < from.offset_bytes + wanted) {
     return ErrnoError(EINVAL, "ranges overlap");
   }
-  if (kill_suidgid) {
-    PBFS_RETURN_IF_ERROR(KillPrivileges(target));
+  {
+    ReaderLock lock(target->lock);
+    PBFS_RETURN_IF_ERROR(CheckChange(target->disk));
   }
+  PBFS_RETURN_IF_ERROR(KillPrivileges(target, flags));
   uint64_t done = 0;
   for (uint64_t copied = 0; done < wanted && copied < kCopiedBytesMax;) {
     CopiedPiece piece;
@@ -104,7 +107,7 @@ Status FileSystemImpl::CopyHole(const FilePosition& to, uint64_t length_bytes) {
   PBFS_ASSIGN_OR_RETURN(target, GetInode(to.ino));
   if (to.offset_bytes < target->size.load(std::memory_order_acquire)) {
     PBFS_RETURN_IF_ERROR(Fallocate(to.ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                   to.offset_bytes, length_bytes, /*kill_suidgid=*/false));
+                                   to.offset_bytes, length_bytes, {}));
   }
   const uint64_t end = to.offset_bytes + length_bytes;
   target->range.Lock(0, UINT64_MAX, RangeLock::Mode::kExclusive);

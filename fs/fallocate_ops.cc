@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "fs/filesystem_impl.h"
+#include "fs/inode_flags.h"
 #include "fs/rules.h"
 
 namespace pbfs {
@@ -90,7 +91,7 @@ struct FileSystemImpl::RangeChange {
 };
 
 Status FileSystemImpl::Fallocate(InodeNumber ino, int mode, uint64_t offset_bytes,
-                                 uint64_t length_bytes, bool kill_suidgid) {
+                                 uint64_t length_bytes, const WriteFlags& flags) {
   PBFS_RETURN_IF_ERROR(CheckWritable());
   PBFS_RETURN_IF_ERROR(log_->CheckWritable());
   InodeRef inode;
@@ -99,11 +100,12 @@ Status FileSystemImpl::Fallocate(InodeNumber ino, int mode, uint64_t offset_byte
     ReaderLock lock(inode->lock);
     if (S_ISDIR(inode->disk.mode)) return ErrnoError(EISDIR, "is a directory");
     if (!S_ISREG(inode->disk.mode)) return ErrnoError(ENODEV, "not a regular file");
+    // An append-only file may get space, but loses nothing.
+    const bool adds = (mode & ~FALLOC_FL_KEEP_SIZE) == 0;
+    if (IsImmutable(inode->disk) || !adds) PBFS_RETURN_IF_ERROR(CheckChange(inode->disk));
   }
   PBFS_RETURN_IF_ERROR(CheckFallocate(mode, offset_bytes, length_bytes));
-  if (kill_suidgid) {
-    PBFS_RETURN_IF_ERROR(KillPrivileges(inode));
-  }
+  PBFS_RETURN_IF_ERROR(KillPrivileges(inode, flags));
   const uint64_t end = offset_bytes + length_bytes;
   // Who may raise the size holds everything.
   const bool keeps_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;

@@ -271,12 +271,13 @@ class FileSystem {
   // fallocate(2): mode 0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE;
   // EOPNOTSUPP for others. ENOSPC comes before anything is changed, but when free space is in
   // pieces and all but gone: then a part may stay allocated.
+  // Of the flags, set-id bits count, here and below.
   virtual Status Fallocate(InodeNumber ino, int mode, uint64_t offset_bytes, uint64_t length_bytes,
-                           bool kill_suidgid) = 0;
+                           const WriteFlags& flags) = 0;
   // copy_file_range(2): returns how much was copied, which may be less than asked for; 0 at the end
   // of the source. Holes stay holes. EINVAL when the ranges overlap.
   virtual StatusOr<uint64_t> CopyRange(const FileRange& from, const FilePosition& to,
-                                       bool kill_suidgid) = 0;
+                                       const WriteFlags& flags) = 0;
   // Where a file block's data lies on the device, after all dirty data was written; 0: nowhere.
   virtual StatusOr<BlockNumber> BlockOf(InodeNumber ino, uint64_t file_block) = 0;
 

@@ -76,9 +76,9 @@ class FileSystemImpl final : public FileSystem {
   void Fsync(InodeNumber ino, bool datasync, Done done) override;
   StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) override;
   Status Fallocate(InodeNumber ino, int mode, uint64_t offset_bytes, uint64_t length_bytes,
-                   bool kill_suidgid) override;
+                   const WriteFlags& flags) override;
   StatusOr<uint64_t> CopyRange(const FileRange& from, const FilePosition& to,
-                               bool kill_suidgid) override;
+                               const WriteFlags& flags) override;
   StatusOr<BlockNumber> BlockOf(InodeNumber ino, uint64_t file_block) override;
 
   StatusOr<SpaceStats> StatFs() override;
@@ -131,6 +131,7 @@ class FileSystemImpl final : public FileSystem {
                        Directory& names, const Owner& owner);
   Status RenameExchange(Operation& operation, const InodeRef& dir, std::string_view name,
                         const InodeRef& new_dir, std::string_view new_name);
+  StatusOr<bool> HasName(const InodeRef& directory, std::string_view name);
   Status CheckNotBelow(InodeNumber moved, InodeNumber new_dir);
   void MoveParent(Operation& operation, const InodeRef& child, const InodeRef& dir,
                   const InodeRef& new_dir);

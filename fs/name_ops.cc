@@ -61,6 +61,8 @@ StatusOr<std::optional<Attributes>> FileSystemImpl::Lookup(InodeNumber dir, std:
   {
     ReaderLock lock(parent->lock);
     if (name == ".") {
+      // By a file handle, for an inode that is not in use any more.
+      if (parent->disk.nlink == 0) return std::nullopt;
       ino = dir;
     } else {
       PBFS_RETURN_IF_ERROR(CheckDirectory(parent->disk));
@@ -413,6 +415,14 @@ Status FileSystemImpl::RenameExchange(Operation& operation, const InodeRef& dir,
   return OkStatus();
 }
 
+StatusOr<bool> FileSystemImpl::HasName(const InodeRef& directory, std::string_view name) {
+  ReaderLock lock(directory->lock);
+  PBFS_RETURN_IF_ERROR(CheckDirectory(directory->disk));
+  std::optional<Directory::Found> found;
+  PBFS_ASSIGN_OR_RETURN(found, Directory(reader_, space_, hash_, directory->disk).Find(name));
+  return found.has_value();
+}
+
 Status FileSystemImpl::Rename(InodeNumber dir, std::string_view name, InodeNumber new_dir,
                               std::string_view new_name, unsigned flags,
                               const Owner& whiteout_owner) {
@@ -426,13 +436,24 @@ Status FileSystemImpl::Rename(InodeNumber dir, std::string_view name, InodeNumbe
   PBFS_ASSIGN_OR_RETURN(from, GetInode(dir));
   PBFS_ASSIGN_OR_RETURN(to, GetInode(new_dir));
   InodeNumber unlinked = 0;
-  const OperationRunner::Needs& needs = (flags & RENAME_WHITEOUT) != 0 ? kAddingTwo : kAdding;
-  PBFS_RETURN_IF_ERROR(Run(needs, [&](Operation& operation) {
+  OperationRunner::Needs needs = (flags & RENAME_WHITEOUT) != 0 ? kAddingTwo : kAdding;
+  const auto rename = [&](Operation& operation) {
     if ((flags & RENAME_EXCHANGE) != 0) {
       return RenameExchange(operation, from, name, to, new_name);
     }
     return RenameOver(operation, from, name, to, new_name, flags, whiteout_owner, &unlinked);
-  }));
+  };
+  Status status = Run(needs, rename);
+  if (ErrnoOf(status) == ENOSPC && flags != RENAME_WHITEOUT) {
+    // One that takes a name away may use the reserve, as an unlink may.
+    bool taken = flags == RENAME_EXCHANGE;
+    if (!taken) {
+      PBFS_ASSIGN_OR_RETURN(taken, HasName(to, new_name));
+    }
+    needs.privileged = taken;
+    if (taken) status = Run(needs, rename);
+  }
+  PBFS_RETURN_IF_ERROR(status);
   if (unlinked != 0) orphans_->Unlinked(unlinked);
   return OkStatus();
 }

@@ -67,6 +67,11 @@ constexpr std::string_view kSyncXattr = "pbfs.sync";
 
 bool MayControl(uint32_t uid) { return uid == 0 || uid == geteuid(); }
 
+// For root alone. The kernel checks that itself, but not in a list.
+bool IsTrusted(std::string_view name) {
+  return absl::StartsWith({name.data(), name.size()}, "trusted.");
+}
+
 // ACLs that the kernel does not obey are not shown or changed.
 bool IsUnsupportedXattr(const Session& session, std::string_view name) {
   return !session.acls() && absl::StartsWith({name.data(), name.size()}, "system.");
@@ -183,9 +188,11 @@ void HandleListXattr(fuse_req_t request, fuse_ino_t nodeid, size_t size) {
   Session& session = SessionOf(request);
   const auto names = session.fs().ListXattr(session.InodeOf(nodeid));
   if (!names.ok()) return ReplyStatus(request, names.status());
+  const bool root = fuse_req_ctx(request)->uid == 0;
   std::string list;
   for (const std::string& name : *names) {
-    if (!IsUnsupportedXattr(session, name)) list.append(name).push_back('\0');
+    if (IsUnsupportedXattr(session, name) || (IsTrusted(name) && !root)) continue;
+    list.append(name).push_back('\0');
   }
   ReplyXattr(request, list, size);
 }

@@ -50,11 +50,13 @@ WritePayload PayloadOf(WriteJob& job, size_t size_bytes) {
   return payload;
 }
 
-WriteFlags WriteFlagsOf(const fuse_write_in& body) {
+WriteFlags WriteFlagsOf(const Session& session, const fuse_write_in& body) {
   WriteFlags flags;
-  flags.from_page_cache = (body.write_flags & FUSE_WRITE_CACHE) != 0;
+  const bool cached = (body.write_flags & FUSE_WRITE_CACHE) != 0;
+  // Without its write cache the kernel leaves the times of mapped writes to us.
+  flags.from_page_cache = cached && session.options().writeback_cache;
   // Cached writes of a file opened O_SYNC are followed by an FSYNC.
-  flags.sync_data = !flags.from_page_cache && (body.flags & (O_SYNC | O_DSYNC)) != 0;
+  flags.sync_data = !cached && (body.flags & (O_SYNC | O_DSYNC)) != 0;
   flags.kill_suidgid = (body.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
   return flags;
 }
@@ -149,7 +151,7 @@ void HandleWrite(fuse_req_t request, fuse_ino_t nodeid, fuse_bufvec*, off_t offs
   const fuse_write_in body = t_request->body<fuse_write_in>();
   const auto job =
       std::make_shared<WriteJob>(session.fs().page_cache(), std::exchange(t_request->frames, {}));
-  WriteFlags flags = WriteFlagsOf(body);
+  WriteFlags flags = WriteFlagsOf(session, body);
   if (flags.kill_suidgid) flags.kill_setgid = CallerLosesSetgid(request, session.InodeOf(nodeid));
   session.fs().Write(
       session.InodeOf(nodeid), static_cast<uint64_t>(offset), PayloadOf(*job, body.size), flags,
@@ -179,15 +181,26 @@ void HandleLseek(fuse_req_t request, fuse_ino_t nodeid, off_t offset, int whence
   });
 }
 
-// The kernel leaves taking away set-id bits to us, and does not say whether the caller may keep
-// them, which root may.
+namespace {
+
+// The kernel leaves taking away set-id bits to us here, and does not say whether the caller may
+// keep them, which root may.
+WriteFlags FlagsOfCaller(fuse_req_t request, InodeNumber ino) {
+  WriteFlags flags;
+  flags.kill_suidgid = fuse_req_ctx(request)->uid != 0;
+  flags.kill_setgid = flags.kill_suidgid && CallerLosesSetgid(request, ino);
+  return flags;
+}
+
+}  // namespace
+
 void HandleFallocate(fuse_req_t request, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
                      fuse_file_info*) {
   Session& session = SessionOf(request);
-  const bool kill_suidgid = fuse_req_ctx(request)->uid != 0;
+  const InodeNumber ino = session.InodeOf(nodeid);
   const Status status =
-      session.fs().Fallocate(session.InodeOf(nodeid), mode, static_cast<uint64_t>(offset),
-                             static_cast<uint64_t>(length), kill_suidgid);
+      session.fs().Fallocate(ino, mode, static_cast<uint64_t>(offset),
+                             static_cast<uint64_t>(length), FlagsOfCaller(request, ino));
   // There may be room for what it collects now.
   if (status.ok()) session.kernel_view().ForgetFull(nodeid);
   ReplyStatus(request, status);
@@ -199,9 +212,10 @@ void HandleCopyFileRange(fuse_req_t request, fuse_ino_t from, off_t from_offset,
                          int flags) {
   if (flags != 0) return static_cast<void>(fuse_reply_err(request, EINVAL));
   Session& session = SessionOf(request);
+  const InodeNumber target = session.InodeOf(to);
   const auto copied = session.fs().CopyRange(
       {session.InodeOf(from), static_cast<uint64_t>(from_offset), length},
-      {session.InodeOf(to), static_cast<uint64_t>(to_offset)}, fuse_req_ctx(request)->uid != 0);
+      {target, static_cast<uint64_t>(to_offset)}, FlagsOfCaller(request, target));
   if (!copied.ok()) return ReplyStatus(request, copied.status());
   fuse_reply_write(request, *copied);
 }

@@ -36,8 +36,8 @@ class CopyTest : public FsFixture {
                 uint64_t length) {
     uint64_t done = 0;
     while (done < length) {
-      const auto copied = fs_->CopyRange({from, from_offset + done, length - done},
-                                         {to, to_offset + done}, /*kill_suidgid=*/false);
+      const auto copied =
+          fs_->CopyRange({from, from_offset + done, length - done}, {to, to_offset + done}, {});
       EXPECT_TRUE(copied.ok()) << copied.status();
       if (!copied.ok() || *copied == 0) break;
       done += *copied;
@@ -100,9 +100,9 @@ TEST_F(CopyTest, WithinAFileRangesMayNotOverlap) {
   EXPECT_EQ(Copy(ino, 0, ino, 50'000, 50'000), 50'000u);
   expected.replace(50'000, 50'000, expected, 0, 50'000);
   EXPECT_EQ(Bytes(ino), expected);
-  EXPECT_EQ(ErrnoOf(fs_->CopyRange({ino, 0, 50'000}, {ino, 49'999}, false).status()), EINVAL);
-  EXPECT_EQ(ErrnoOf(fs_->CopyRange({root(), 0, 1}, {ino, 0}, false).status()), EISDIR);
-  EXPECT_EQ(ErrnoOf(fs_->CopyRange({ino, 0, 10}, {ino, kFileBytesMax - 5}, false).status()), EFBIG);
+  EXPECT_EQ(ErrnoOf(fs_->CopyRange({ino, 0, 50'000}, {ino, 49'999}, {}).status()), EINVAL);
+  EXPECT_EQ(ErrnoOf(fs_->CopyRange({root(), 0, 1}, {ino, 0}, {}).status()), EISDIR);
+  EXPECT_EQ(ErrnoOf(fs_->CopyRange({ino, 0, 10}, {ino, kFileBytesMax - 5}, {}).status()), EFBIG);
 }
 
 TEST_F(CopyTest, SetIdBitsGo) {
@@ -111,7 +111,7 @@ TEST_F(CopyTest, SetIdBitsGo) {
   SetAttributes mode;
   mode.mode = 06755;
   ASSERT_TRUE(fs_->SetAttributesOf(to, mode).ok());
-  ASSERT_TRUE(fs_->CopyRange({from, 0, 3}, {to, 0}, /*kill_suidgid=*/true).ok());
+  ASSERT_TRUE(fs_->CopyRange({from, 0, 3}, {to, 0}, {.kill_suidgid = true}).ok());
   EXPECT_EQ(fs_->GetAttributes(to)->mode & 07777, 0755u);
 }
 

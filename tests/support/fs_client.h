@@ -88,7 +88,7 @@ class FsClient {
     return fs_.SetAttributesOf(ino, request).status();
   }
   Status Fallocate(InodeNumber ino, int mode, uint64_t offset, uint64_t length) {
-    return fs_.Fallocate(ino, mode, offset, length, /*kill_suidgid=*/false);
+    return fs_.Fallocate(ino, mode, offset, length, {});
   }
   StatusOr<std::vector<std::string>> List(InodeNumber dir) {
     std::vector<std::string> names;

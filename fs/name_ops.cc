@@ -19,8 +19,9 @@ namespace pbfs {
 namespace {
 
 constexpr uint32_t kLinksMax = 0x7fffffff;
-// An inherited ACL may need a tree of two blocks or three, and a directory has two of them.
-constexpr OperationRunner::Needs kAdding{.space_blocks = 40};
+constexpr OperationRunner::Needs kAdding{.space_blocks = 32};
+// Where an ACL may be inherited: it may need a tree of a few blocks.
+constexpr OperationRunner::Needs kAddingWithAcl{.space_blocks = 40};
 constexpr OperationRunner::Needs kAddingTwo{.space_blocks = 64};
 constexpr OperationRunner::Needs kRemoving{.space_blocks = 24, .privileged = true};
 // Entries handed out by one pass under a directory's lock.
@@ -37,6 +38,12 @@ Status CheckName(std::string_view name) {
 // Without the inode's lock: the running operation may hold it, and only operations change `parent`.
 InodeNumber ParentOf(const Inode& inode) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   return inode.disk.parent;
+}
+
+const OperationRunner::Needs& NeedsToAdd(Inode& parent) ABSL_LOCKS_EXCLUDED(parent.lock) {
+  ReaderLock lock(parent.lock);
+  const bool acl = FormatOf(parent.disk, Fork::kAttributes) != ForkFormat::kNone;
+  return acl ? kAddingWithAcl : kAdding;
 }
 
 Status CheckDirectory(const DiskInode& disk) {
@@ -151,7 +158,7 @@ StatusOr<Attributes> FileSystemImpl::Create(InodeNumber dir, std::string_view na
   InodeRef parent;
   PBFS_ASSIGN_OR_RETURN(parent, GetInode(dir));
   InodeRef child;
-  const Status status = Run(kAdding, [&](Operation& operation) -> Status {
+  const Status status = Run(NeedsToAdd(*parent), [&](Operation& operation) -> Status {
     DiskInode& directory = operation.Edit(parent);
     PBFS_RETURN_IF_ERROR(CheckLiveDirectory(directory));
     if (S_ISDIR(request.mode) && directory.nlink >= kLinksMax) {
@@ -178,7 +185,7 @@ StatusOr<Attributes> FileSystemImpl::CreateTemporary(InodeNumber dir, const NewI
   InodeRef parent;
   PBFS_ASSIGN_OR_RETURN(parent, GetInode(dir));
   InodeRef child;
-  PBFS_RETURN_IF_ERROR(Run(kAdding, [&](Operation& operation) -> Status {
+  PBFS_RETURN_IF_ERROR(Run(NeedsToAdd(*parent), [&](Operation& operation) -> Status {
     const DiskInode& directory = operation.Edit(parent);
     PBFS_RETURN_IF_ERROR(CheckLiveDirectory(directory));
     PBFS_ASSIGN_OR_RETURN(child, MakeInode(operation, directory, request));

@@ -94,6 +94,7 @@ class Builder {
         return {step.other};
       case StepKind::kRename:
       case StepKind::kExchange:
+      case StepKind::kWhiteout:
         return {step.path, step.other};
       default:
         return {};
@@ -110,6 +111,8 @@ class Builder {
       case StepKind::kSymlink:
         return MakeNode(step.path, Type::kOther, prepared);
       case StepKind::kLink:
+        // Of a file without a name, or of one with.
+        if (absl::StartsWith(step.path, "@")) return MakeNode(step.other, Type::kFile, prepared);
         names_[step.other] = names_.at(step.path);
         return;
       case StepKind::kUnlink:
@@ -119,6 +122,9 @@ class Builder {
       case StepKind::kRename:
       case StepKind::kExchange:
         return Move(step.path, step.other, step.kind == StepKind::kExchange);
+      case StepKind::kWhiteout:
+        Move(step.path, step.other, /*exchange=*/false);
+        return MakeNode(step.path, Type::kOther, prepared);
       case StepKind::kSetXattr:
       case StepKind::kRemoveXattr: {
         Node& node = nodes_[names_.at(step.path)];

@@ -48,6 +48,10 @@ std::string GrowFiles(FileSystem& filesystem, const Observed& observed) {
     const auto attributes = filesystem.GetAttributes(ino);
     if (attributes.ok() && attributes->blocks_512 == 0) continue;  // Has nothing to show.
     if (++count > kGrowFilesMax) break;
+    if ((node.flags & kInodeGuards) != 0) {
+      const Status freed = filesystem.SetFlags(ino, 0, {});
+      if (!freed.ok()) return absl::StrCat("inode ", ino, ": its flags: ", freed.ToString());
+    }
     const uint64_t size = node.size_bytes + kGrowBytes;
     if (const Status grown = client.Truncate(ino, size); !grown.ok()) {
       return absl::StrCat("inode ", ino, ": growing it: ", grown.ToString());

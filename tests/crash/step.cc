@@ -291,8 +291,11 @@ bool Runner::AttributeStepApplies(const Step& step) const {
       return !Is(step.path, S_IFLNK);
     case StepKind::kSetXattr:
     case StepKind::kSetAcl:
-    case StepKind::kSetFlags:
       return Is(step.path, S_IFREG) || Is(step.path, S_IFDIR);
+    case StepKind::kSetFlags:
+      // What is immutable stays as it is until it no longer is.
+      return (Is(step.path, S_IFREG) || Is(step.path, S_IFDIR)) &&
+             (s_.NodeAt(step.path)->flags & step.a & kInodeImmutable) == 0;
     case StepKind::kSetDefaultAcl:
       return Is(step.path, S_IFDIR);
     case StepKind::kRemoveXattr:

@@ -27,7 +27,7 @@ std::vector<std::byte> DataOf(const IoRequest& request) {
 }  // namespace
 
 void RecordingDevice::Submit(IoRequest& request) {
-  if (request.op != IoOp::kRead) {
+  if (request.op != IoOp::kRead && (request.op != IoOp::kDiscard || with_discards_)) {
     request.PushCompletion(Completed, new Tracked(Begin(request)));
   }
   below_.Submit(request);

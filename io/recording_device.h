@@ -14,8 +14,8 @@ namespace pbfs {
 // One entry of a recording, in the order that matters to crash states. A write is recorded twice,
 // with its data when it is submitted and when it has ended: in between any part of it may be on the
 // device. A flush also: it covers the writes that ended before its submission. What failed has no
-// end. Write-zeroes is recorded as a write of zeros; a discard as a write of garbage, since it may
-// leave anything.
+// end. Write-zeroes is recorded as a write of zeros. A discard may leave anything: it is recorded,
+// if that is wanted, as a write of garbage.
 struct RecordedIo {
   static constexpr std::byte kDiscarded{0xd5};
 
@@ -32,8 +32,9 @@ struct RecordedIo {
 // nobody changes the memory of a write under way is checked. Thread-safe.
 class RecordingDevice : public BlockDevice {
  public:
-  // `below` is borrowed.
-  explicit RecordingDevice(BlockDevice& below) : below_(below) {}
+  // `below` is borrowed. `with_discards`: they are recorded, with as many bytes as they discard.
+  explicit RecordingDevice(BlockDevice& below, bool with_discards = false)
+      : below_(below), with_discards_(with_discards) {}
 
   const Geometry& geometry() const override { return below_.geometry(); }
   void Submit(IoRequest& request) override;
@@ -49,6 +50,7 @@ class RecordingDevice : public BlockDevice {
   Tracked Begin(const IoRequest& request) ABSL_LOCKS_EXCLUDED(mutex_);
 
   BlockDevice& below_;
+  const bool with_discards_;
   Mutex mutex_;
   uint64_t id_next_ ABSL_GUARDED_BY(mutex_) = 1;
   std::vector<RecordedIo> recording_ ABSL_GUARDED_BY(mutex_);

@@ -74,7 +74,7 @@ void Session::Mount() {
   const Superblock& superblock = probe->superblock;
   hold_ = std::make_unique<HoldDevice>(device_, superblock.log_start,
                                        superblock.log_start + superblock.log_blocks);
-  recorder_ = std::make_unique<RecordingDevice>(*hold_);
+  recorder_ = std::make_unique<RecordingDevice>(*hold_, /*with_discards=*/true);
   faults_ = std::make_unique<FaultDevice>(*recorder_);
   MountOptions options;
   options.cache_bytes = options_.cache_bytes;

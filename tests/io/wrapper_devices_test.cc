@@ -313,7 +313,7 @@ TEST_F(RecordingDeviceTest, LeavesOutReadsAndTheEndOfWhatFailed) {
 }
 
 TEST_F(RecordingDeviceTest, RecordsWriteZeroesAsZerosAndDiscardsAsGarbage) {
-  RecordingDevice device(memory_);
+  RecordingDevice device(memory_, /*with_discards=*/true);
   ASSERT_EQ(RunRange(device, IoOp::kWriteZeroes, 4096, 8192), 0);
   ASSERT_EQ(RunRange(device, IoOp::kDiscard, 0, 4096), 0);
   const std::vector<RecordedIo> recording = device.TakeRecording();

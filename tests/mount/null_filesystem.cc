@@ -321,12 +321,19 @@ class NullFileSystem : public FileSystem {
     done(OkStatus());
   }
   void Fsync(InodeNumber, bool, Done done) override { done(OkStatus()); }
-  Status Fallocate(InodeNumber, int, uint64_t, uint64_t, bool) override {
+  Status Fallocate(InodeNumber, int, uint64_t, uint64_t, const WriteFlags&) override {
     return ErrnoError(EOPNOTSUPP, "");
   }
-  StatusOr<uint64_t> CopyRange(const FileRange&, const FilePosition&, bool) override {
+  StatusOr<uint64_t> CopyRange(const FileRange&, const FilePosition&, const WriteFlags&) override {
     return ErrnoError(EOPNOTSUPP, "");
   }
+  StatusOr<uint64_t> Trim(uint64_t, uint64_t, uint64_t) override {
+    return ErrnoError(EOPNOTSUPP, "");
+  }
+  std::string Label() override { return ""; }
+  Status SetLabel(std::string_view) override { return ErrnoError(EOPNOTSUPP, ""); }
+  Status Remount(bool) override { return OkStatus(); }
+  void SetAccessTimes(const AccessTimePolicy&) override {}
   StatusOr<BlockNumber> BlockOf(InodeNumber, uint64_t) override { return BlockNumber{0}; }
   StatusOr<uint64_t> Seek(InodeNumber ino, uint64_t offset_bytes, int whence) override {
     MutexLock lock(mutex_);

@@ -58,15 +58,14 @@ void AccessTimes::Stop() {
 
 bool AccessTimes::IsDue(Inode& inode, const AccessTimePolicy& policy, Time now) {
   ReaderLock lock(inode.lock);
-  const DiskInode& disk = inode.disk;
-  if ((disk.flags & FS_NOATIME_FL) != 0) return false;
-  if (S_ISDIR(disk.mode) && !policy.directories) return false;
+  if ((inode.disk.flags & FS_NOATIME_FL) != 0) return false;
+  if (S_ISDIR(inode.disk.mode) && !policy.directories) return false;
   MutexLock pending_lock(inode.writeback_lock);
   if (policy.when == When::kRelative) {
     const Time accessed =
-        inode.pending_atime.value_or(Time{disk.atime_seconds, disk.atime_nanoseconds});
-    Time changed = std::max(Time{disk.mtime_seconds, disk.mtime_nanoseconds},
-                            Time{disk.ctime_seconds, disk.ctime_nanoseconds});
+        inode.pending_atime.value_or(Time{inode.disk.atime_seconds, inode.disk.atime_nanoseconds});
+    Time changed = std::max(Time{inode.disk.mtime_seconds, inode.disk.mtime_nanoseconds},
+                            Time{inode.disk.ctime_seconds, inode.disk.ctime_nanoseconds});
     if (inode.pending_mtime) changed = std::max(changed, *inode.pending_mtime);
     if (accessed > changed && now.seconds - accessed.seconds < kRelativeSeconds) return false;
   }

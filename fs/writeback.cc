@@ -650,13 +650,18 @@ void Writeback::FlushAllAsync(Done done) {
   auto all = std::make_shared<All>();
   all->done = std::move(done);
   const auto one_done = [all](const Status& status) {
-    Status result;
     {
       MutexLock lock(all->mutex);
       if (all->first_error.ok()) all->first_error = status;
+    }
+    if (all->left.fetch_sub(1) != 1) return;
+    // Only the last one knows them all.
+    Status result;
+    {
+      MutexLock lock(all->mutex);
       result = all->first_error;
     }
-    if (all->left.fetch_sub(1) == 1) all->done(result);
+    all->done(result);
   };
   std::vector<InodeRef> due = DueInodes(/*all=*/true);
   all->left += due.size();

@@ -77,7 +77,7 @@ Status CheckOpen(Session& session, InodeNumber ino, int flags) {
 
 void HandleOpen(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) {
   Session& session = SessionOf(request);
-  if (!session.serves_open()) {
+  if (!session.ServesThisOpen()) {
     fuse_reply_err(request, ENOSYS);
     return;
   }

@@ -85,6 +85,7 @@ void ApplyFlags(fuse_req_t request, fuse_ino_t nodeid, uint32_t uid, const FlagC
   if (!may_set.ok()) return ReplyStatus(request, may_set);
   const uint32_t guards = change.flags & ~found->flags & kInodeGuards;
   if (guards != 0 && S_ISREG(found->mode)) session.CollectDirtyPages(nodeid);
+  if ((change.flags & kInodeGuards) != 0) session.NoteGuarded();
   const Status status = session.fs().SetFlags(ino, change.flags, change.project);
   if (!status.ok()) return ReplyStatus(request, status);
   session.DropKernelAttributes(nodeid);

@@ -10,18 +10,6 @@
 namespace pbfs::fuse {
 namespace {
 
-// A file that is there just to be opened once (Session::Prime).
-void ReplyPrimeFile(fuse_req_t request) {
-  fuse_entry_param entry = {};
-  entry.ino = kPrimeNodeId;
-  entry.attr.st_ino = kPrimeNodeId;
-  entry.attr.st_mode = S_IFREG | 0400;
-  entry.attr.st_uid = geteuid();
-  entry.attr.st_gid = getegid();
-  entry.attr_timeout = kForeverSeconds;
-  fuse_reply_entry(request, &entry);
-}
-
 void ReplyNoEntry(fuse_req_t request) {
   fuse_entry_param entry = {};
   entry.entry_timeout = kForeverSeconds;
@@ -80,7 +68,6 @@ void Create(fuse_req_t request, fuse_ino_t parent, const char* name, const NewIn
 
 void HandleLookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   Session& session = SessionOf(request);
-  if (session.IsPrimeName(parent, name)) return ReplyPrimeFile(request);
   const auto found = session.fs().Lookup(session.InodeOf(parent), name);
   if (!found.ok()) return ReplyStatus(request, found.status());
   if (!found->has_value()) return ReplyNoEntry(request);
@@ -95,7 +82,7 @@ void HandleForget(fuse_req_t request, fuse_ino_t nodeid, uint64_t count) {
 void HandleForgetMany(fuse_req_t request, size_t count, fuse_forget_data* forgets) {
   FileSystem& fs = SessionOf(request).fs();
   for (size_t i = 0; i < count; ++i) {
-    if (forgets[i].ino == kRootNodeId || forgets[i].ino == kPrimeNodeId) continue;
+    if (forgets[i].ino == kRootNodeId) continue;
     SessionOf(request).kernel_view().Forget(forgets[i].ino);
     fs.Forget(forgets[i].ino, forgets[i].nlookup);
   }

@@ -84,7 +84,5 @@ static_assert(FUSE_COMPAT_SETXATTR_IN_SIZE == 8 && sizeof(fuse_setxattr_in) == 1
 
 // The number by which the kernel knows the root, whatever its inode number is.
 inline constexpr uint64_t kRootNodeId = FUSE_ROOT_ID;
-// A regular file that exists only until the server has opened it (see Session::Prime).
-inline constexpr uint64_t kPrimeNodeId = UINT64_MAX - 1;
 
 }  // namespace pbfs::fuse

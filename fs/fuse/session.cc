@@ -2,7 +2,6 @@
 #include "fs/fuse/session.h"
 
 #include <fcntl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,7 +10,6 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "fs/fuse/dev_transport.h"
@@ -25,12 +23,6 @@ constexpr size_t kInitBufferBytes = 64 << 10;
 
 // Receive frames take no more than this part of a small cache.
 constexpr size_t kCacheShare = 4;
-
-std::string NewPrimeName() {
-  char random[16] = {};
-  [[maybe_unused]] const ssize_t bytes = getrandom(random, sizeof(random), 0);
-  return absl::StrCat(".pbfs-open-", absl::BytesToHexString({random, sizeof(random)}));
-}
 
 // What name_to_handle_at(2) gives for a file of a FUSE mount.
 class KernelFileHandle {
@@ -56,7 +48,7 @@ bool IsConnectionGone(int error) { return error == ENODEV || error == ECONNABORT
 
 void Session::Deleter::operator()(fuse_session* session) const { fuse_session_destroy(session); }
 
-Session::Session(const SessionOptions& options) : options_(options), prime_name_(NewPrimeName()) {}
+Session::Session(const SessionOptions& options) : options_(options) {}
 
 Session::~Session() { PBFS_CHECK(workers_ == nullptr); }
 
@@ -123,17 +115,13 @@ Status Session::Start(FileSystem& fs) {
   return status;
 }
 
-void Session::Prime(const std::string& mountpoint) {
+void Session::NoteMountpoint(const std::string& mountpoint) {
   const int directory = open(mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0) return;
   struct stat status = {};
   if (fstat(directory, &status) == 0) {
     MutexLock lock(place_mutex_);
     place_ = {mountpoint, status.st_dev};
-  }
-  if (!serve_open_) {
-    const int file = openat(directory, prime_name_.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file >= 0) close(file);
   }
   close(directory);
 }

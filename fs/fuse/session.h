@@ -56,9 +56,9 @@ class Session : private WorkerPool::Processor {
   Status ReceiveInit();
   // Answers it; requests are served when it returns. `fs` is borrowed until Stop().
   Status Start(FileSystem& fs);
-  // Opens the root and a file through the kernel, at `mountpoint`, so that it learns to leave out
-  // later OPENs. Not on a worker thread.
-  void Prime(const std::string& mountpoint);
+  // Where the kernel shows us. Opens the root there, so that it learns to leave out later OPENDIRs.
+  // Not on a worker thread.
+  void NoteMountpoint(const std::string& mountpoint);
   // Blocks until the filesystem is unmounted or the connection is gone, and every request answered.
   void WaitForEnd();
   // Ends the threads and gives the receive frames back. The filesystem is not used any more.
@@ -75,9 +75,6 @@ class Session : private WorkerPool::Processor {
   InFlight::Token NewToken() { return in_flight_.Begin(); }
   InodeNumber InodeOf(uint64_t nodeid) const { return nodeid == kRootNodeId ? root_ : nodeid; }
   uint64_t NodeIdOf(InodeNumber ino) const { return ino == root_ ? kRootNodeId : ino; }
-  bool IsPrimeName(uint64_t parent, std::string_view name) const {
-    return parent == kRootNodeId && name == prime_name_;
-  }
   // Has the kernel send us the file's dirty pages, and waits until they are answered: never on a
   // worker thread.
   void CollectDirtyPages(uint64_t nodeid);
@@ -95,12 +92,22 @@ class Session : private WorkerPool::Processor {
   void Negotiate(fuse_conn_info& connection);
   // OPEN and OPENDIR are answered: wanted, or there are inodes that may not be opened in each way.
   bool serves_open() const { return serve_open_; }
+  // False: the kernel is to leave OPENs out from now on. That saves a request for each, but then
+  // nobody refuses to open an immutable file for writing; so the first ones are served, for as long
+  // as somebody who sets such a flag may be setting the filesystem up.
+  bool ServesThisOpen() {
+    return serve_open_ || opens_served_.fetch_add(1, std::memory_order_relaxed) < kOpensServedMax;
+  }
+  // There is an immutable or append-only inode.
+  void NoteGuarded() { serve_open_ = true; }
   // Access control lists are in use: wanted, and the kernel can.
   bool acls() const { return acls_; }
   // SETXATTR comes with the longer struct.
   bool long_setxattr() const { return long_setxattr_; }
 
  private:
+  static constexpr uint32_t kOpensServedMax = 256;
+
   struct Deleter {
     void operator()(fuse_session* session) const;
   };
@@ -119,14 +126,14 @@ class Session : private WorkerPool::Processor {
   static ssize_t ReadHook(int fd, void* buffer, size_t length, void* session);
 
   const SessionOptions options_;
-  const std::string prime_name_;
   int fd_ = -1;
   std::unique_ptr<fuse_session, Deleter> libfuse_;
   std::unique_ptr<Transport> transport_;
   std::vector<std::byte> init_request_;
   std::optional<int> init_error_;
   // Known when INIT is answered.
-  bool serve_open_ = false;
+  std::atomic<bool> serve_open_{false};
+  std::atomic<uint32_t> opens_served_{0};
   bool acls_ = false;
   bool long_setxattr_ = false;
   FileSystem* fs_ = nullptr;
@@ -135,7 +142,7 @@ class Session : private WorkerPool::Processor {
   KernelView kernel_view_;
   std::unique_ptr<HelperThread> helper_;
   std::unique_ptr<WorkerPool> workers_;
-  // Where we are mounted, and the device number there; set by Prime().
+  // Where we are mounted, and the device number there; set by NoteMountpoint().
   struct Place {
     std::string mountpoint;
     dev_t device = 0;

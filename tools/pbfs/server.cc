@@ -257,7 +257,7 @@ Status Server::Remounted(unsigned long flags) {
 Status Server::Serve() {
   PBFS_RETURN_IF_ERROR(session_->Start(*fs_));
   TuneBackingDevice(mount_device_, fuseblk_);
-  session_->Prime(mountpoint_);
+  session_->NoteMountpoint(mountpoint_);
   for (const std::string& line : said_when_mounted_) logger_.Write(line);
   return OkStatus();
 }

@@ -14,6 +14,9 @@ fuseblk.pbfs | fuse.pbfs | fuse.ext4 | fuse.reference)
           if [ "$word" = "$SCRATCH_DEV" ] || [ "$word" = "$TEST_DEV" ]; then
             $MOUNT_PROG -t "$FSTYP" "$@"
             return
+          elif [ -f "$word" ]; then
+            $MOUNT_PROG -t "${FSTYP##*.}" "$@"
+            return
           fi
         done
         ;;

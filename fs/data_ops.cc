@@ -94,7 +94,7 @@ Status FileSystemImpl::DataReadError(InodeNumber ino, BlockNumber block, int err
 }
 
 void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes,
-                          ReadDone done) {
+                          bool leaves_atime, ReadDone done) {
   StatusOr<InodeRef> inode = GetInode(ino);
   Status status = inode.status();
   if (status.ok()) status = CheckRegular(**inode);
@@ -121,7 +121,7 @@ void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_
     end = size;
   }
   length_bytes = end - offset_bytes;
-  access_times_->Note(*inode);
+  if (!leaves_atime) access_times_->Note(*inode);
   reads_in_flight_.fetch_add(1, std::memory_order_relaxed);
   auto* operation = new ReadOperation{
       *this, std::move(done), std::move(*inode), offset_bytes, length_bytes, {}, {}};

@@ -260,7 +260,9 @@ class FileSystem {
   // `data` has the bytes up to end of file (shorter there); `hold` keeps them.
   using ReadDone =
       std::function<void(const Status& status, const LogicalBuffer& data, PageHold hold)>;
-  virtual void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, ReadDone done) = 0;
+  // `leaves_atime`: the caller asked for that (O_NOATIME).
+  virtual void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, bool leaves_atime,
+                    ReadDone done) = 0;
   // All of the payload or an error. The reply may be delayed to throttle the writer.
   using Done = std::function<void(const Status& status)>;
   virtual void Write(InodeNumber ino, uint64_t offset_bytes, const WritePayload& payload,

@@ -70,7 +70,8 @@ class FileSystemImpl final : public FileSystem {
   StatusOr<std::vector<std::string>> ListXattr(InodeNumber ino) override;
   Status RemoveXattr(InodeNumber ino, std::string_view name) override;
 
-  void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, ReadDone done) override;
+  void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, bool leaves_atime,
+            ReadDone done) override;
   void Write(InodeNumber ino, uint64_t offset_bytes, const WritePayload& payload,
              const WriteFlags& flags, Done done) override;
   void Fsync(InodeNumber ino, bool datasync, Done done) override;

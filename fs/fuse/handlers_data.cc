@@ -103,10 +103,10 @@ void HandleOpenDir(fuse_req_t request, fuse_ino_t, fuse_file_info*) {
 
 void HandleRead(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset, fuse_file_info*) {
   Session& session = SessionOf(request);
-  if ((t_request->body<fuse_read_in>().flags & O_DIRECT) == 0) {
-    session.kernel_view().NoteRead(nodeid);
-  }
+  const uint32_t flags = t_request->body<fuse_read_in>().flags;
+  if ((flags & O_DIRECT) == 0) session.kernel_view().NoteRead(nodeid);
   session.fs().Read(session.InodeOf(nodeid), static_cast<uint64_t>(offset), size,
+                    (flags & O_NOATIME) != 0,
                     [request, token = session.NewToken()](const Status& status,
                                                           const LogicalBuffer& data, PageHold) {
                       if (!status.ok()) return ReplyStatus(request, status);

@@ -265,7 +265,8 @@ class NullFileSystem : public FileSystem {
     return node->xattrs.erase(std::string(name)) > 0 ? OkStatus() : ErrnoError(ENODATA, "");
   }
 
-  void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, ReadDone done) override {
+  void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, bool,
+            ReadDone done) override {
     LogicalBuffer data;
     PageHold hold(cache_);
     {

@@ -52,12 +52,13 @@ class FsClient {
     Event done;
     Status result;
     std::string bytes;
-    fs_.Read(ino, offset, length, [&](const Status& status, const LogicalBuffer& data, PageHold) {
-      result = status;
-      bytes.resize(data.size_bytes());
-      data.CopyTo(0, bytes.data(), bytes.size());
-      done.Set();
-    });
+    fs_.Read(ino, offset, length, false,
+             [&](const Status& status, const LogicalBuffer& data, PageHold) {
+               result = status;
+               bytes.resize(data.size_bytes());
+               data.CopyTo(0, bytes.data(), bytes.size());
+               done.Set();
+             });
     done.Wait();
     if (!result.ok()) return result;
     return bytes;

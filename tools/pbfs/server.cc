@@ -129,21 +129,25 @@ StatusOr<bool> Server::AttachToMount(const MountEntry& entry) {
                                           entry.mountpoint, ": ", strerror(errno)));
   };
   if (entry.type == "fuseblk.pbfs") {
-    // For the kernel it is one more mount of the device: ours is not asked for anything.
-    PBFS_ASSIGN_OR_RETURN(const int fd, MountKernelSide({.device = device_path_,
-                                                         .mountpoint = mountpoint_,
-                                                         .fuseblk = true,
-                                                         .allow_other = options_.allow_other,
-                                                         .flags = options_.kernel_flags,
-                                                         .words = options_.kernel_words}));
-    char byte;
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    const bool attached = read(fd, &byte, 1) < 0 && errno == EPERM;
-    close(fd);
-    if (attached) return true;
-    // It was unmounted in this very moment.
-    UnmountKernelSide(mountpoint_, true).IgnoreError();
-    return false;
+    // For the kernel it is one more mount of the device: ours is not asked for anything. EBUSY: it
+    // is to be read-only here and is not there; that is a bind mount's matter.
+    const StatusOr<int> fd = MountKernelSide({.device = device_path_,
+                                              .mountpoint = mountpoint_,
+                                              .fuseblk = true,
+                                              .allow_other = options_.allow_other,
+                                              .flags = options_.kernel_flags,
+                                              .words = options_.kernel_words});
+    if (!fd.ok() && ErrnoOf(fd.status()) != EBUSY) return fd.status();
+    if (fd.ok()) {
+      char byte;
+      fcntl(*fd, F_SETFL, O_NONBLOCK);
+      const bool attached = read(*fd, &byte, 1) < 0 && errno == EPERM;
+      close(*fd);
+      if (attached) return true;
+      // It was unmounted in this very moment.
+      UnmountKernelSide(mountpoint_, true).IgnoreError();
+      return false;
+    }
   }
   if (mount(entry.mountpoint.c_str(), target, nullptr, MS_BIND, nullptr) != 0) return failed();
   // As a mount of its own: what is mounted below one of the two does not show below the other.

@@ -27,9 +27,8 @@ fuseblk.pbfs | fuse.pbfs | fuse.ext4 | fuse.reference)
   _require_names_are_bytes() { :; }
   case "$FSTYP" in
   *.pbfs)
-    # 1677 to 2262: nanoseconds in 64 bits.
-    _filesystem_timestamp_range() { echo "-9223372036 9223372036"; }
-    _label_get_max() { echo 63; }
+    # Seconds in 64 bits.
+    _filesystem_timestamp_range() { echo "-9223372036854775808 9223372036854775807"; }
     _small_fs_size_mb() { echo $(($1 < 16 ? 16 : $1)); }
     _try_scratch_mkfs_sized() {
       local bytes=$1

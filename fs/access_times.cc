@@ -54,6 +54,7 @@ void AccessTimes::Stop() {
   std::vector<InodeRef> forgotten;  // Unpinned after the lock.
   MutexLock lock(mutex_);
   forgotten.swap(noted_);
+  for (const InodeRef& inode : forgotten) inode->access_noted = false;
 }
 
 bool AccessTimes::IsDue(Inode& inode, const AccessTimePolicy& policy, Time now) {
@@ -75,7 +76,7 @@ bool AccessTimes::IsDue(Inode& inode, const AccessTimePolicy& policy, Time now) 
 
 void AccessTimes::Note(const InodeRef& inode) {
   const AccessTimePolicy policy = policy_.load(std::memory_order_relaxed);
-  if (policy.when == When::kNever || !IsDue(*inode, policy, CurrentTime())) return;
+  if (policy.when == When::kNever || stopping_ || !IsDue(*inode, policy, CurrentTime())) return;
   if (inode->access_noted.exchange(true)) return;
   InodeRef noted = inode.Clone();
   MutexLock lock(mutex_);

@@ -35,7 +35,8 @@ class AccessTimes {
   // What has not been stored is forgotten.
   void Stop();
 
-  // Something of the inode was read, just now. The caller holds none of its locks.
+  // Something of the inode was read, just now. The caller holds none of its locks. Does nothing
+  // while stopped: a read-only filesystem changes no time.
   void Note(const InodeRef& inode) ABSL_LOCKS_EXCLUDED(mutex_);
   // Stores all that were noted before the call.
   Status StoreAll() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -56,7 +57,7 @@ class AccessTimes {
   Mutex mutex_;
   CondVar wake_;
   std::vector<InodeRef> noted_ ABSL_GUARDED_BY(mutex_);
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> stopping_{true};  // Changed with mutex_ held.
   Thread thread_;
 };
 

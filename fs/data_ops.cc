@@ -415,10 +415,7 @@ void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
     done(found.status());
     return;
   }
-  if (const Status status = datasync ? OkStatus() : access_times_->Store(*found); !status.ok()) {
-    done(status);
-    return;
-  }
+  if (!datasync) (void)access_times_->Store(*found);           // An error of the log is met below.
   auto inode = std::make_shared<InodeRef>(std::move(*found));  // Shared with the continuation.
   writeback_->FlushAsync(
       *inode, [this, done = std::move(done), inode, datasync](const Status& status) {

@@ -47,6 +47,8 @@ void Discards::Stop() {
   }
   if (thread_.joinable()) thread_.join();
   space_.ReleaseFreed(left);
+  // Or whoever finds no free block after the next Start() would wait for these.
+  space_.SetReleasing(false);
 }
 
 void Discards::Add(const std::vector<Transaction::Freed>& freed) {

@@ -246,9 +246,13 @@ Status FileSystemImpl::Remount(bool read_only) {
   PBFS_RETURN_IF_ERROR(log_->error());
   if (!read_only) {
     if (must_be_read_only_) return ErrnoError(EROFS, "it can only be mounted read-only");
-    PBFS_RETURN_IF_ERROR(StartWriting());
-    read_only_ = false;
-    return OkStatus();
+    const Status started = StartWriting();
+    if (started.ok()) {
+      read_only_ = false;
+    } else if (writing_) {
+      (void)StopWriting();
+    }
+    return started;
   }
   read_only_ = true;
   Status status = writeback_->FlushAll();

@@ -166,9 +166,9 @@ BlockRun SpaceManager::FindRun(const Group& group, uint32_t from, uint32_t to, u
 StatusOr<BlockRun> SpaceManager::ClaimLocked(BlockNumber goal, uint32_t wanted, bool metadata) {
   for (;;) {
     StatusOr<BlockRun> run = FindAndClaimLocked(goal, wanted, metadata);
-    if (run.ok() || (ErrnoOf(run.status()) != ENOSPC && ErrnoOf(run.status()) != EAGAIN))
-      return run;
-    if (held_blocks_ == 0 && !releasing_) return run;
+    const int error = ErrnoOf(run.status());
+    const bool none_free = error == ENOSPC || error == EAGAIN;
+    if (!none_free || (held_blocks_ == 0 && !releasing_)) return run;
     AnnounceBlocking();
     more_free_.Wait(mutex_);
   }

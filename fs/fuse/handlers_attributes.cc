@@ -77,10 +77,6 @@ bool IsUnsupportedXattr(const Session& session, std::string_view name) {
   return !session.acls() && absl::StartsWith({name.data(), name.size()}, "system.");
 }
 
-}  // namespace
-
-namespace {
-
 // Whether the filesystem has room again for what the kernel could not get rid of.
 bool HasRoomFor(Session& session, uint64_t bytes) {
   const auto space = session.fs().StatFs();

@@ -185,8 +185,7 @@ int Session::OpenMount() {
 
 void Session::CollectDirtyPages(uint64_t nodeid) {
   if (SyncThroughMount(nodeid)) return;
-  // Page by page, and the kernel then forgets them.
-  fuse_lowlevel_notify_inval_inode(libfuse_.get(), nodeid, 0, 0);
+  DropKernelPages(nodeid);  // It sends them first, page by page.
 }
 
 void Session::DropKernelPages(uint64_t nodeid) {

@@ -115,6 +115,27 @@ TEST_F(AccessTimesTest, AThreadStoresThemAfterAWhileUnlessLazy) {
   EXPECT_TRUE(Touched(file_));
 }
 
+TEST_F(AccessTimesTest, ReadOnlyNothingIsTouchedAndAfterwardsAllIsAsBefore) {
+  Prepare({.when = When::kAlways});
+  ReadAll();
+  ASSERT_TRUE(fs_->Remount(/*read_only=*/true).ok());
+  const Time before = Atime(file_);
+  SleepFor(std::chrono::milliseconds(20));
+  ReadAll();
+  EXPECT_EQ(Atime(file_), before);
+  ASSERT_TRUE(fs_->Remount(false).ok());
+  ReadAll();
+  EXPECT_GT(Atime(file_), before);
+  const Time after = Atime(file_);
+  Unmount();
+  MountOptions options = With({.when = When::kAlways});
+  options.read_only = true;
+  Mount(options);
+  EXPECT_EQ(Atime(file_), after);
+  ReadAll();
+  EXPECT_EQ(Atime(file_), after);
+}
+
 TEST_F(AccessTimesTest, ManyFilesAndDeletedOnes) {
   Prepare({.when = When::kAlways});
   std::vector<InodeNumber> files;

@@ -109,6 +109,27 @@ TEST_F(DiscardsTest, AFullFilesystemIsRefilledWhileDiscardsAreSlow) {
   EXPECT_TRUE(CheckFilesystem(*device_, {})->problems.empty());
 }
 
+// Discards that were stopped leave nobody waiting for them.
+TEST_F(DiscardsTest, AFullFilesystemSaysSoAfterRemounts) {
+  Begin(true);
+  counter_->delay_ms = 5;
+  for (int round = 0; round < 3; ++round) {
+    const InodeNumber file = *client_->Create(root(), "file");
+    ASSERT_TRUE(client_->Write(file, 0, std::string(8 << 20, 'c')).ok());
+    ASSERT_TRUE(client_->Fsync(file).ok());
+    ASSERT_TRUE(fs_->Unlink(root(), "file").ok());
+    fs_->Forget(file, 1);
+    ASSERT_TRUE(fs_->Remount(true).ok());
+    ASSERT_TRUE(fs_->Remount(false).ok());
+  }
+  const InodeNumber file = *client_->Create(root(), "file");
+  uint64_t size = 0;
+  Status status;
+  while ((status = client_->Write(file, size, std::string(1 << 20, 'c'))).ok()) size += 1 << 20;
+  EXPECT_EQ(ErrnoOf(status), ENOSPC);
+  EXPECT_TRUE(client_->Fsync(file).ok());
+}
+
 TEST_F(DiscardsTest, TrimUnderLoadLosesNothing) {
   Begin(true);
   std::atomic<bool> stop{false};

@@ -64,9 +64,9 @@ StatusOr<CheckReport> Checker::Run() {
     return std::move(report_);
   }
   PBFS_RETURN_IF_ERROR(Walk());
-  if (guarded_expected_ && *guarded_expected_ != guarded_inodes_) {
-    problems_.Add("state block: guarded_inodes is ", *guarded_expected_, ", there are ",
-                  guarded_inodes_);
+  if (watched_expected_ && *watched_expected_ != watched_inodes_) {
+    problems_.Add("state block: watched_inodes is ", *watched_expected_, ", there are ",
+                  watched_inodes_);
   }
   PBFS_RETURN_IF_ERROR(CheckConnections());
   PBFS_RETURN_IF_ERROR(CheckLinks());
@@ -149,7 +149,7 @@ bool Checker::LoadGroups() {
   StatusOr<BlockRef> state = reader_.Read(superblock_.state_block, kMagicState, kOwnerFilesystem);
   if (state.ok()) {
     orphan_root_ = state->as<StateBlock>()->orphans;
-    guarded_expected_ = state->as<StateBlock>()->guarded_inodes;
+    watched_expected_ = state->as<StateBlock>()->watched_inodes;
   } else {
     problems_.Add(state.status());
   }

@@ -146,8 +146,8 @@ class Checker {
 
   std::vector<AgEntry> groups_;
   TreeRoot orphan_root_ = {};
-  std::optional<uint64_t> guarded_expected_;  // As the state block has it.
-  uint64_t guarded_inodes_ = 0;
+  std::optional<uint64_t> watched_expected_;  // As the state block has it.
+  uint64_t watched_inodes_ = 0;
   uint64_t inode_slots_ = 0;  // As the group table has it; for progress.
   // Both ascending, as they are found.
   std::vector<InodeInfo> inodes_;

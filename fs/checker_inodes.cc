@@ -27,7 +27,7 @@ uint8_t TypeOf(const DiskInode& inode) { return static_cast<uint8_t>((inode.mode
 void Checker::AddInode(const DiskInode& inode) {
   if (searching_owners_) return;
   inodes_.push_back({inode.ino * 16 + TypeOf(inode), inode.nlink, 0});
-  if ((inode.flags & kInodeGuards) != 0) ++guarded_inodes_;
+  if ((inode.flags & kInodeWatched) != 0) ++watched_inodes_;
   CheckReport::Stats& stats = report_.stats;
   switch (inode.mode & S_IFMT) {
     case S_IFREG:

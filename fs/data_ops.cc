@@ -228,11 +228,12 @@ void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePa
     if (now == size || (!extends && offset_bytes + length <= now)) break;
     range.Unlock(lock_start, lock_end, RangeLock::Mode::kExclusive);
   }
-  status = WriteLocked(*inode, offset_bytes, payload, flags);
+  bool sync = false;
+  status = WriteLocked(*inode, offset_bytes, payload, flags, &sync);
   range.Unlock(lock_start, lock_end, RangeLock::Mode::kExclusive);
   if (!status.ok()) {
     done(status);
-  } else if (flags.sync_data) {
+  } else if (sync) {
     Fsync(ino, /*datasync=*/true, std::move(done));
   } else {
     writeback_->Throttle([done = std::move(done)] { done(OkStatus()); });
@@ -327,12 +328,14 @@ Status FileSystemImpl::ZeroOldTail(const InodeRef& inode) {
 }
 
 Status FileSystemImpl::WriteLocked(const InodeRef& inode, uint64_t offset_bytes,
-                                   const WritePayload& payload, const WriteFlags& flags) {
+                                   const WritePayload& payload, const WriteFlags& flags,
+                                   bool* sync) {
   bool guarded = false;
   {
     ReaderLock lock(inode->lock);
     if (IsImmutable(inode->disk)) return CheckChange(inode->disk);
     guarded = IsGuarded(inode->disk);
+    *sync = flags.sync_data || ((inode->disk.flags & kInodeSync) != 0 && !flags.from_page_cache);
   }
   if (!guarded) return WritePages(inode, offset_bytes, payload, flags);
   WritePayload rest;

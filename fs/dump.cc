@@ -297,7 +297,7 @@ DumpNode DumpBlock(const std::byte* data, BlockNumber block, const Superblock& s
       break;
     case kMagicState:
       node.Add(RootNode("orphans", reinterpret_cast<const StateBlock*>(data)->orphans));
-      node.Add("guarded_inodes", reinterpret_cast<const StateBlock*>(data)->guarded_inodes);
+      node.Add("watched_inodes", reinterpret_cast<const StateBlock*>(data)->watched_inodes);
       break;
     case kMagicAgTable:
       AddAgTable(*reinterpret_cast<const AgTableBlock*>(data), block, superblock, node);

@@ -171,7 +171,7 @@ struct MountReport {
   uint64_t checkpoints_replayed = 0;
   uint64_t blocks_replayed = 0;
   uint64_t orphans = 0;
-  uint64_t guarded_inodes = 0;  // Immutable or append-only.
+  uint64_t watched_inodes = 0;  // Of kInodeWatched.
   std::vector<std::string> warnings;
 };
 

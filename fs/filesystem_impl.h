@@ -158,7 +158,7 @@ class FileSystemImpl final : public FileSystem {
                      DiskInode& disk);
 
   // Flags (flag_ops.cc).
-  Status LoadGuards();
+  Status LoadWatched();
   static StatusOr<WritePayload> AppendedPart(uint64_t size_bytes, uint64_t offset_bytes,
                                              const WritePayload& payload, const WriteFlags& flags);
 
@@ -168,7 +168,7 @@ class FileSystemImpl final : public FileSystem {
   // What a failed read answers; says it in the log, too.
   Status DataReadError(InodeNumber ino, BlockNumber block, int error) const;
   Status WriteLocked(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
-                     const WriteFlags& flags);
+                     const WriteFlags& flags, bool* sync);
   Status WritePages(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
                     const WriteFlags& flags);
   // A file that is written, cut or given away loses its capabilities, and on request set-id bits.

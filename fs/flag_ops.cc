@@ -21,17 +21,17 @@ Status FileSystemImpl::SetFlags(InodeNumber ino, uint32_t flags, std::optional<u
     if (!S_ISREG(disk.mode) && !S_ISDIR(disk.mode)) {
       return ErrnoError(EOPNOTSUPP, "only files and directories have flags");
     }
-    const uint32_t wanted = S_ISDIR(disk.mode) ? flags : flags & ~kInodeProjectInherit;
+    const uint32_t wanted = S_ISDIR(disk.mode) ? flags : flags & ~kInodeDirectoryFlags;
     const uint32_t number = project.value_or(disk.project);
     // What guards the inode must be taken off first, or together with the rest.
     const bool stays_immutable = (disk.flags & wanted & kInodeImmutable) != 0;
     if (stays_immutable && (wanted != disk.flags || number != disk.project)) {
       return CheckChange(disk);
     }
-    const int guards = (wanted & kInodeGuards) != 0 ? 1 : 0;
-    const int change = guards - (IsGuarded(disk) ? 1 : 0);
+    const int watched = (wanted & kInodeWatched) != 0 ? 1 : 0;
+    const int change = watched - (IsWatched(disk) ? 1 : 0);
     if (change != 0) {
-      PBFS_RETURN_IF_ERROR(CountGuardedInode(operation.transaction(), reader_, change));
+      PBFS_RETURN_IF_ERROR(CountWatchedInode(operation.transaction(), reader_, change));
     }
     disk.flags = wanted;
     disk.project = number;
@@ -40,11 +40,11 @@ Status FileSystemImpl::SetFlags(InodeNumber ino, uint32_t flags, std::optional<u
   });
 }
 
-Status FileSystemImpl::LoadGuards() {
+Status FileSystemImpl::LoadWatched() {
   BlockRef block;
   PBFS_ASSIGN_OR_RETURN(block,
                         reader_.Read(superblock_.state_block, kMagicState, kOwnerFilesystem));
-  report_.guarded_inodes = block.as<StateBlock>()->guarded_inodes;
+  report_.watched_inodes = block.as<StateBlock>()->watched_inodes;
   return OkStatus();
 }
 

@@ -227,7 +227,7 @@ static_assert(sizeof(BitmapBlock) == kBlockBytes);
 struct StateBlock {
   BlockHeader header;       // owner = kOwnerFilesystem.
   TreeRoot orphans;         // Key: inode number; value: one byte, OrphanKind.
-  uint64_t guarded_inodes;  // Inodes with one of kInodeGuards.
+  uint64_t watched_inodes;  // Inodes with one of kInodeWatched.
   uint8_t zero[4096 - 64 - 24];
 };
 static_assert(sizeof(StateBlock) == kBlockBytes);
@@ -258,18 +258,27 @@ enum class ForkFormat : uint8_t {
 };
 
 // Flags that pbfs knows, with the numbers of FS_*_FL. On disk: never renumber.
+inline constexpr uint32_t kInodeSync = 0x8;  // Changes are durable when they are answered.
 inline constexpr uint32_t kInodeImmutable = 0x10;
 inline constexpr uint32_t kInodeAppendOnly = 0x20;
 inline constexpr uint32_t kInodeNoDump = 0x40;
 inline constexpr uint32_t kInodeNoAtime = 0x80;
+// Directories: changes of their names are durable when they are answered.
+inline constexpr uint32_t kInodeDirSync = 0x1'0000;
 inline constexpr uint32_t kInodeProjectInherit = 0x2000'0000;  // Directories.
-inline constexpr uint32_t kInodeFlagsKnown =
-    kInodeImmutable | kInodeAppendOnly | kInodeNoDump | kInodeNoAtime | kInodeProjectInherit;
+inline constexpr uint32_t kInodeFlagsKnown = kInodeSync | kInodeImmutable | kInodeAppendOnly |
+                                             kInodeNoDump | kInodeNoAtime | kInodeDirSync |
+                                             kInodeProjectInherit;
 // They forbid something.
 inline constexpr uint32_t kInodeGuards = kInodeImmutable | kInodeAppendOnly;
-// A new inode has them from its directory; the last for directories only.
+// They change what operations do, and the kernel's FUSE does not know them: where an inode has one,
+// the kernel must ask us at each open.
+inline constexpr uint32_t kInodeWatched = kInodeGuards | kInodeSync | kInodeDirSync;
+// Only directories have them.
+inline constexpr uint32_t kInodeDirectoryFlags = kInodeDirSync | kInodeProjectInherit;
+// A new file or directory has them from its directory.
 inline constexpr uint32_t kInodeFlagsInherited =
-    kInodeNoDump | kInodeNoAtime | kInodeProjectInherit;
+    kInodeSync | kInodeNoDump | kInodeNoAtime | kInodeDirSync | kInodeProjectInherit;
 
 struct DiskInode {
   InodeNumber ino;  // Own number.

@@ -199,14 +199,14 @@ Status StoreInode(Transaction& transaction, const MetaReader& reader, Inode& ino
   return OkStatus();
 }
 
-Status CountGuardedInode(Transaction& transaction, const MetaReader& reader, int change) {
+Status CountWatchedInode(Transaction& transaction, const MetaReader& reader, int change) {
   BlockRef block;
   PBFS_ASSIGN_OR_RETURN(block,
                         reader.Read(reader.superblock.state_block, kMagicState, kOwnerFilesystem));
   auto* state = transaction.ModifyAs<StateBlock>(block);
   // A count that is wrong on disk stays within its type; fsck says so.
-  if (change > 0) ++state->guarded_inodes;
-  if (change < 0 && state->guarded_inodes > 0) --state->guarded_inodes;
+  if (change > 0) ++state->watched_inodes;
+  if (change < 0 && state->watched_inodes > 0) --state->watched_inodes;
   return OkStatus();
 }
 

@@ -155,8 +155,8 @@ class InodeTable {
 Status StoreInode(Transaction& transaction, const MetaReader& reader, Inode& inode)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(inode.lock);
 
-// One more inode (or one less) has one of kInodeGuards. In the transaction that changes it.
-Status CountGuardedInode(Transaction& transaction, const MetaReader& reader, int change);
+// One more inode (or one less) has one of kInodeWatched. In the transaction that changes it.
+Status CountWatchedInode(Transaction& transaction, const MetaReader& reader, int change);
 
 Attributes AttributesOf(const DiskInode& disk, uint64_t size_bytes);
 Time CurrentTime();

@@ -14,6 +14,7 @@ namespace pbfs {
 
 constexpr bool IsImmutable(const DiskInode& inode) { return (inode.flags & kInodeImmutable) != 0; }
 constexpr bool IsGuarded(const DiskInode& inode) { return (inode.flags & kInodeGuards) != 0; }
+constexpr bool IsWatched(const DiskInode& inode) { return (inode.flags & kInodeWatched) != 0; }
 
 // The inode is changed (attributes, extended attributes, size), or gets or loses a name.
 Status CheckChange(const DiskInode& inode);

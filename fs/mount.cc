@@ -189,7 +189,7 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
   std::memset(zero_page_->data, 0, kPageBytes);
   PBFS_RETURN_IF_ERROR(space_.Load());
   PBFS_RETURN_IF_ERROR(inode_allocator_.Load());
-  PBFS_RETURN_IF_ERROR(LoadGuards());
+  PBFS_RETURN_IF_ERROR(LoadWatched());
   MakeParts();
   pages_.SetPressureHandler(
       [](void* context) {

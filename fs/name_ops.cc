@@ -120,7 +120,10 @@ Status FileSystemImpl::FillNewInode(Operation& operation, const InodeRef& child,
   disk.rdev = request.rdev;
   disk.nlink = 1;
   if (S_ISREG(disk.mode) || S_ISDIR(disk.mode)) disk.flags = parent.flags & kInodeFlagsInherited;
-  if (!S_ISDIR(disk.mode)) disk.flags &= ~kInodeProjectInherit;
+  if (!S_ISDIR(disk.mode)) disk.flags &= ~kInodeDirectoryFlags;
+  if (IsWatched(disk)) {
+    PBFS_RETURN_IF_ERROR(CountWatchedInode(operation.transaction(), reader_, 1));
+  }
   if ((parent.flags & kInodeProjectInherit) != 0) disk.project = parent.project;
   if ((parent.mode & S_ISGID) != 0) {
     disk.gid = parent.gid;

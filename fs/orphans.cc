@@ -144,7 +144,7 @@ Status Orphans::FreeStep(Operation& operation, const InodeRef& inode, bool* done
     ClearFork(disk, fork);
   }
   PBFS_RETURN_IF_ERROR(Remove(operation, inode->ino));
-  if (IsGuarded(disk)) PBFS_RETURN_IF_ERROR(CountGuardedInode(transaction, reader_, -1));
+  if (IsWatched(disk)) PBFS_RETURN_IF_ERROR(CountWatchedInode(transaction, reader_, -1));
   PBFS_RETURN_IF_ERROR(allocator_.Free(transaction, inode->ino));
   disk.mode = 0;
   // Not later: the next transaction may use the number again.

@@ -41,6 +41,28 @@ void AfterSync(Session& session, bool wanted, InodeNumber ino, Then then) {
                      [then, token = session.NewToken()](const Status& status) { then(status); });
 }
 
+// Whether a change of the inode, or of names in the directory, is to be durable when it is
+// answered: as the mount's options or the inode's flags have it.
+inline uint32_t FlagsIfWatched(Session& session, InodeNumber ino) {
+  if (!session.serves_open()) return 0;
+  const auto attributes = session.fs().GetAttributes(ino);
+  return attributes.ok() ? attributes->flags : 0;
+}
+inline bool SyncsChanges(Session& session, InodeNumber ino) {
+  return session.options().sync_attributes || (FlagsIfWatched(session, ino) & kInodeSync) != 0;
+}
+inline bool SyncsNames(Session& session, InodeNumber directory) {
+  return session.options().sync_names ||
+         (FlagsIfWatched(session, directory) & (kInodeSync | kInodeDirSync)) != 0;
+}
+// Answers a change of `ino` that has no other result.
+inline void ReplyChanged(fuse_req_t request, InodeNumber ino, const Status& status) {
+  if (!status.ok()) return ReplyStatus(request, status);
+  Session& session = SessionOf(request);
+  AfterSync(session, SyncsChanges(session, ino), ino,
+            [request](const Status& synced) { ReplyStatus(request, synced); });
+}
+
 // handlers_names.cc
 void HandleLookup(fuse_req_t request, fuse_ino_t parent, const char* name);
 void HandleForget(fuse_req_t request, fuse_ino_t nodeid, uint64_t count);
@@ -65,8 +87,8 @@ void HandleGetXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name, siz
 void HandleListXattr(fuse_req_t request, fuse_ino_t nodeid, size_t size);
 void HandleRemoveXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name);
 void HandleStatFs(fuse_req_t request, fuse_ino_t nodeid);
-// Takes the raw request: libfuse 3.14.0 mistakes the place of the name. Returns an errno, or 0.
-int SetXattrOf(Session& session, const Request& request);
+// Takes the raw request: libfuse 3.14.0 mistakes the place of the name.
+void HandleSetXattr(Session& session, const Request& request);
 // Such a request that asks, by a name of its own on the root, for everything to be made durable
 // (pbfsctl sync), and may.
 bool IsSyncCommand(const Session& session, const Request& request);

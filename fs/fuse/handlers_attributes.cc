@@ -111,7 +111,7 @@ void HandleSetAttr(fuse_req_t request, fuse_ino_t nodeid, struct stat* values, i
   if (change.uid || change.gid) change.kill_suidgid |= ChownKillsSuid(session, ino);
   if (change.kill_suidgid) change.kill_setgid = CallerLosesSetgid(request, ino);
   const auto changed = session.fs().SetAttributesOf(ino, change);
-  AfterSync(session, changed.ok() && session.options().sync_attributes, ino,
+  AfterSync(session, changed.ok() && SyncsChanges(session, ino), ino,
             [request, changed](const Status& synced) {
               if (!synced.ok()) return ReplyStatus(request, synced);
               ReplyAttributes(request, changed);
@@ -156,13 +156,22 @@ bool IsSyncCommand(const Session& session, const Request& request) {
   return arguments && NamesSync(request, *arguments) && MayControl(request.header().uid);
 }
 
-int SetXattrOf(Session& session, const Request& request) {
+void HandleSetXattr(Session& session, const Request& request) {
+  const fuse_in_header& header = request.header();
   const auto arguments = ParseSetXattr(session, request);
-  if (!arguments) return EINVAL;
-  if (NamesSync(request, *arguments)) return EPERM;
-  if (IsUnsupportedXattr(session, arguments->name)) return EOPNOTSUPP;
-  return ErrnoOf(session.fs().SetXattr(session.InodeOf(request.header().nodeid), arguments->name,
-                                       arguments->value, arguments->flags));
+  if (!arguments) return session.SendError(header.unique, EINVAL);
+  if (NamesSync(request, *arguments)) return session.SendError(header.unique, EPERM);
+  if (IsUnsupportedXattr(session, arguments->name)) {
+    return session.SendError(header.unique, EOPNOTSUPP);
+  }
+  const InodeNumber ino = session.InodeOf(header.nodeid);
+  const Status status =
+      session.fs().SetXattr(ino, arguments->name, arguments->value, arguments->flags);
+  if (!status.ok()) return session.SendError(header.unique, ErrnoOf(status));
+  AfterSync(session, SyncsChanges(session, ino), ino,
+            [&session, unique = header.unique](const Status& synced) {
+              session.SendError(unique, ErrnoOf(synced));
+            });
 }
 
 void HandleGetXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name, size_t size) {
@@ -199,7 +208,8 @@ void HandleRemoveXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name) 
     fuse_reply_err(request, EOPNOTSUPP);
     return;
   }
-  ReplyStatus(request, session.fs().RemoveXattr(session.InodeOf(nodeid), name));
+  const InodeNumber ino = session.InodeOf(nodeid);
+  ReplyChanged(request, ino, session.fs().RemoveXattr(ino, name));
 }
 
 void HandleStatFs(fuse_req_t request, fuse_ino_t) {

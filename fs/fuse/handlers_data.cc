@@ -62,9 +62,8 @@ WriteFlags WriteFlagsOf(const Session& session, const fuse_write_in& body) {
 }
 
 // Immutable files are only read, append-only ones not written but at their end.
-Status CheckOpen(Session& session, InodeNumber ino, int flags) {
+Status CheckOpen(const Attributes& attributes, int flags) {
   if ((flags & O_ACCMODE) == O_RDONLY && (flags & O_TRUNC) == 0) return OkStatus();
-  PBFS_ASSIGN_OR_RETURN(const Attributes attributes, session.fs().GetAttributes(ino));
   const bool appends = (flags & O_APPEND) != 0 && (flags & O_TRUNC) == 0;
   if ((attributes.flags & kInodeImmutable) != 0 ||
       ((attributes.flags & kInodeAppendOnly) != 0 && !appends)) {
@@ -81,7 +80,9 @@ void HandleOpen(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) {
     fuse_reply_err(request, ENOSYS);
     return;
   }
-  const Status may_open = CheckOpen(session, session.InodeOf(nodeid), file->flags);
+  const auto attributes = session.fs().GetAttributes(session.InodeOf(nodeid));
+  if (!attributes.ok()) return ReplyStatus(request, attributes.status());
+  const Status may_open = CheckOpen(*attributes, file->flags);
   if (!may_open.ok()) return ReplyStatus(request, may_open);
   if (t_request->body<fuse_open_in>().open_flags & FUSE_OPEN_KILL_SUIDGID) {
     SetAttributes change;
@@ -90,7 +91,10 @@ void HandleOpen(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) {
     const auto changed = session.fs().SetAttributesOf(session.InodeOf(nodeid), change);
     if (!changed.ok()) return ReplyStatus(request, changed.status());
   }
-  ReplyOpen(request, FOPEN_KEEP_CACHE | FOPEN_PARALLEL_DIRECT_WRITES | FOPEN_NOFLUSH);
+  uint32_t reply = FOPEN_KEEP_CACHE | FOPEN_PARALLEL_DIRECT_WRITES | FOPEN_NOFLUSH;
+  // Each write of a sync file comes to us, and is answered when it is durable.
+  if ((attributes->flags & kInodeSync) != 0) reply |= FOPEN_DIRECT_IO;
+  ReplyOpen(request, reply);
 }
 
 void HandleOpenDir(fuse_req_t request, fuse_ino_t, fuse_file_info*) {
@@ -203,7 +207,7 @@ void HandleFallocate(fuse_req_t request, fuse_ino_t nodeid, int mode, off_t offs
                              static_cast<uint64_t>(length), FlagsOfCaller(request, ino));
   // There may be room for what it collects now.
   if (status.ok()) session.kernel_view().ForgetFull(nodeid);
-  ReplyStatus(request, status);
+  ReplyChanged(request, ino, status);
 }
 
 // As above. The kernel has sent the dirty pages of both ranges.
@@ -217,7 +221,11 @@ void HandleCopyFileRange(fuse_req_t request, fuse_ino_t from, off_t from_offset,
       {session.InodeOf(from), static_cast<uint64_t>(from_offset), length},
       {target, static_cast<uint64_t>(to_offset)}, FlagsOfCaller(request, target));
   if (!copied.ok()) return ReplyStatus(request, copied.status());
-  fuse_reply_write(request, *copied);
+  AfterSync(session, SyncsChanges(session, target), target,
+            [request, bytes = *copied](const Status& synced) {
+              if (!synced.ok()) return ReplyStatus(request, synced);
+              fuse_reply_write(request, bytes);
+            });
 }
 
 void HandleBmap(fuse_req_t request, fuse_ino_t nodeid, size_t block_bytes, uint64_t index) {

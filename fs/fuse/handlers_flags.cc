@@ -12,21 +12,21 @@
 namespace pbfs::fuse {
 namespace {
 
-static_assert(kInodeImmutable == FS_IMMUTABLE_FL && kInodeAppendOnly == FS_APPEND_FL &&
-              kInodeNoDump == FS_NODUMP_FL && kInodeNoAtime == FS_NOATIME_FL &&
+static_assert(kInodeSync == FS_SYNC_FL && kInodeImmutable == FS_IMMUTABLE_FL &&
+              kInodeAppendOnly == FS_APPEND_FL && kInodeNoDump == FS_NODUMP_FL &&
+              kInodeNoAtime == FS_NOATIME_FL && kInodeDirSync == FS_DIRSYNC_FL &&
               kInodeProjectInherit == FS_PROJINHERIT_FL);
 static_assert(sizeof(fsxattr) == 28);
 
-// The same flags by their names in struct fsxattr.
+// The same flags by their names in struct fsxattr, which has none for dirsync.
 struct FlagPair {
   uint32_t flag;
   uint32_t xflag;
 };
-constexpr FlagPair kFlagPairs[] = {{kInodeImmutable, FS_XFLAG_IMMUTABLE},
-                                   {kInodeAppendOnly, FS_XFLAG_APPEND},
-                                   {kInodeNoDump, FS_XFLAG_NODUMP},
-                                   {kInodeNoAtime, FS_XFLAG_NOATIME},
-                                   {kInodeProjectInherit, FS_XFLAG_PROJINHERIT}};
+constexpr FlagPair kFlagPairs[] = {
+    {kInodeSync, FS_XFLAG_SYNC},         {kInodeImmutable, FS_XFLAG_IMMUTABLE},
+    {kInodeAppendOnly, FS_XFLAG_APPEND}, {kInodeNoDump, FS_XFLAG_NODUMP},
+    {kInodeNoAtime, FS_XFLAG_NOATIME},   {kInodeProjectInherit, FS_XFLAG_PROJINHERIT}};
 
 uint32_t XflagsOf(uint32_t flags) {
   uint32_t xflags = 0;
@@ -83,13 +83,17 @@ void ApplyFlags(fuse_req_t request, fuse_ino_t nodeid, uint32_t uid, const FlagC
   if (!found.ok()) return ReplyStatus(request, found.status());
   const Status may_set = MaySetFlags(uid, *found, change);
   if (!may_set.ok()) return ReplyStatus(request, may_set);
-  const uint32_t guards = change.flags & ~found->flags & kInodeGuards;
-  if (guards != 0 && S_ISREG(found->mode)) session.CollectDirtyPages(nodeid);
-  if ((change.flags & kInodeGuards) != 0) session.NoteGuarded();
+  const uint32_t watched = change.flags & ~found->flags & kInodeWatched;
+  if (watched != 0 && S_ISREG(found->mode)) session.CollectDirtyPages(nodeid);
+  const bool asks_on_open = (change.flags & kInodeWatched) == 0 || session.NoteWatched();
+  if (!asks_on_open && (watched & kInodeSync) != 0) {
+    // Its writes would be collected as any other's. Others are watched well enough without OPENs.
+    return ReplyStatus(request, ErrnoError(EOPNOTSUPP, "the kernel leaves out OPENs already"));
+  }
   const Status status = session.fs().SetFlags(ino, change.flags, change.project);
   if (!status.ok()) return ReplyStatus(request, status);
   session.DropKernelAttributes(nodeid);
-  AfterSync(session, session.options().sync_attributes, ino, [request](const Status& synced) {
+  AfterSync(session, SyncsChanges(session, ino), ino, [request](const Status& synced) {
     if (!synced.ok()) return ReplyStatus(request, synced);
     fuse_reply_ioctl(request, 0, nullptr, 0);
   });

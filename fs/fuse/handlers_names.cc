@@ -39,7 +39,7 @@ NewInode NewInodeFor(fuse_req_t request, mode_t type, mode_t mode) {
 void ReplyChange(fuse_req_t request, InodeNumber directory, const Status& status) {
   if (!status.ok()) return ReplyStatus(request, status);
   Session& session = SessionOf(request);
-  AfterSync(session, session.options().sync_names, directory,
+  AfterSync(session, SyncsNames(session, directory), directory,
             [request](const Status& synced) { ReplyStatus(request, synced); });
 }
 
@@ -49,7 +49,7 @@ void ReplyNew(fuse_req_t request, InodeNumber directory, const StatusOr<Attribut
               Reply reply) {
   if (!created.ok()) return ReplyStatus(request, created.status());
   Session& session = SessionOf(request);
-  AfterSync(session, session.options().sync_names, directory,
+  AfterSync(session, SyncsNames(session, directory), directory,
             [&session, request, reply, attributes = *created](const Status& synced) {
               if (synced.ok()) return reply(attributes);
               session.fs().Forget(attributes.ino, 1);
@@ -115,6 +115,7 @@ void HandleCreate(fuse_req_t request, fuse_ino_t parent, const char* name, mode_
              const fuse_entry_param entry = EntryOf(session, attributes);
              fuse_file_info file = {};
              file.keep_cache = 1;
+             file.direct_io = (attributes.flags & kInodeSync) != 0 ? 1 : 0;
              if (fuse_reply_create(request, &entry, &file) == 0) return;
              session.fs().Forget(attributes.ino, 1);
            });
@@ -143,10 +144,12 @@ void HandleRename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_
                   const char* new_name, unsigned flags) {
   Session& session = SessionOf(request);
   const fuse_ctx* context = fuse_req_ctx(request);
-  const InodeNumber directory = session.InodeOf(new_parent);
-  ReplyChange(request, directory,
-              session.fs().Rename(session.InodeOf(parent), name, directory, new_name, flags,
-                                  {.uid = context->uid, .gid = context->gid}));
+  const InodeNumber from = session.InodeOf(parent);
+  const InodeNumber to = session.InodeOf(new_parent);
+  const Status status = session.fs().Rename(from, name, to, new_name, flags,
+                                            {.uid = context->uid, .gid = context->gid});
+  // One transaction changed both.
+  ReplyChange(request, SyncsNames(session, from) ? from : to, status);
 }
 
 void HandleReadLink(fuse_req_t request, fuse_ino_t nodeid) {

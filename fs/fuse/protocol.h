@@ -78,6 +78,9 @@ inline constexpr uint32_t kWriteBytesMax = 1 << 20;
 // forgets to ask for it, and does not know the others.
 inline constexpr uint32_t kInitFlagsPatched =
     FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT;
+// The same in `flags2`, which libfuse leaves out: files that are opened FOPEN_DIRECT_IO can be
+// mapped shared. Since Linux 6.6 (FUSE_DIRECT_IO_ALLOW_MMAP).
+inline constexpr uint32_t kInitFlags2Patched = (uint64_t{1} << 36) >> 32;
 static_assert(FUSE_HANDLE_KILLPRIV_V2 == 1u << 28 && FUSE_SETXATTR_EXT == 1u << 29);
 static_assert(FUSE_COMPAT_SETXATTR_IN_SIZE == 8 && sizeof(fuse_setxattr_in) == 16 &&
               offsetof(fuse_setxattr_in, setxattr_flags) == 8);

@@ -94,7 +94,7 @@ Status Session::ReceiveInit() {
 Status Session::Start(FileSystem& fs) {
   fs_ = &fs;
   root_ = fs.root();
-  serve_open_ = options_.serve_open || fs.mount_report().guarded_inodes > 0;
+  serve_open_ = options_.serve_open || fs.mount_report().watched_inodes > 0;
   transport_ = std::make_unique<DevTransport>(fd_);
   WorkerPool::Options workers = options_.workers;
   const size_t loops_max = fs.page_cache().frames_total() / kCacheShare / ReceiveFrames::kCount;
@@ -160,7 +160,7 @@ void Session::Process(Request& request) {
       return HandleTmpfile(*this, request);
     case FUSE_SETXATTR:
       if (IsSyncCommand(*this, request)) return SyncFs(header.unique);
-      return SendError(header.unique, SetXattrOf(*this, request));
+      return HandleSetXattr(*this, request);
     default:
       break;
   }
@@ -253,7 +253,12 @@ int Session::Send(iovec* segments, int count) {
     if (header.error == 0 && count == 2 && segments[1].iov_len >= sizeof(fuse_init_out)) {
       const auto& offer =
           *reinterpret_cast<const fuse_init_in*>(init_request_.data() + sizeof(fuse_in_header));
-      static_cast<fuse_init_out*>(segments[1].iov_base)->flags |= offer.flags & kInitFlagsPatched;
+      auto& answer = *static_cast<fuse_init_out*>(segments[1].iov_base);
+      answer.flags |= offer.flags & kInitFlagsPatched;
+      if ((offer.flags & FUSE_INIT_EXT) != 0) {
+        answer.flags |= FUSE_INIT_EXT;
+        answer.flags2 |= offer.flags2 & kInitFlags2Patched;
+      }
       long_setxattr_ = (offer.flags & kInitFlagsPatched & FUSE_SETXATTR_EXT) != 0;
     }
   }

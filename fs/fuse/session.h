@@ -90,7 +90,7 @@ class Session : private WorkerPool::Processor {
   int SendReply(uint64_t unique, const void* body, size_t size_bytes);
   // Agrees on the connection's features.
   void Negotiate(fuse_conn_info& connection);
-  // OPEN and OPENDIR are answered: wanted, or there are inodes that may not be opened in each way.
+  // OPEN and OPENDIR are answered: wanted, or there are inodes that are to be watched.
   bool serves_open() const { return serve_open_; }
   // False: the kernel is to leave OPENs out from now on. That saves a request for each, but then
   // nobody refuses to open an immutable file for writing; so the first ones are served, for as long
@@ -98,8 +98,11 @@ class Session : private WorkerPool::Processor {
   bool ServesThisOpen() {
     return serve_open_ || opens_served_.fetch_add(1, std::memory_order_relaxed) < kOpensServedMax;
   }
-  // There is an immutable or append-only inode.
-  void NoteGuarded() { serve_open_ = true; }
+  // There is an inode with one of kInodeWatched. False: the kernel leaves out OPENs already.
+  bool NoteWatched() {
+    serve_open_ = true;
+    return opens_served_.load(std::memory_order_relaxed) <= kOpensServedMax;
+  }
   // Access control lists are in use: wanted, and the kernel can.
   bool acls() const { return acls_; }
   // SETXATTR comes with the longer struct.

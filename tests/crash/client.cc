@@ -253,7 +253,7 @@ void Client::Create(std::string_view path, uint32_t mode, std::string_view targe
 void Client::Inherit(const Model::Node& parent, Model::Node& node) const {
   const bool flagged = S_ISREG(node.mode) || S_ISDIR(node.mode);
   if (flagged) node.flags = parent.flags & kInodeFlagsInherited;
-  if (!S_ISDIR(node.mode)) node.flags &= ~kInodeProjectInherit;
+  if (!S_ISDIR(node.mode)) node.flags &= ~kInodeDirectoryFlags;
   if ((parent.flags & kInodeProjectInherit) != 0) node.project = parent.project;
   const auto given = parent.xattrs.find(std::string(kAclDefaultXattr));
   if (given == parent.xattrs.end() || S_ISLNK(node.mode)) return;
@@ -540,7 +540,7 @@ void Client::SetFlags(std::string_view path, uint32_t flags, uint32_t project) {
   MutexLock lock(session_.models_mutex());
   if (status.ok()) {
     Model::Node& node = NodeOf(place.id);
-    node.flags = S_ISDIR(node.mode) ? flags : flags & ~kInodeProjectInherit;
+    node.flags = S_ISDIR(node.mode) ? flags : flags & ~kInodeDirectoryFlags;
     node.project = project;
     Note(place.id, Changed());
   }

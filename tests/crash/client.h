@@ -125,6 +125,7 @@ class Client {
   // operation before has failed.
   bool Lacks(std::string_view path);
   bool LacksParent(std::string_view path);
+  bool IsSync(Model::FileId id);
   bool Shows(Model::FileId id, uint64_t offset, const std::string& bytes);
   Place Find(std::string_view path) const;
   Model::Node& NodeOf(Model::FileId id) { return model_.tree().at(id); }

@@ -57,14 +57,15 @@ void Client::DoWrite(std::string_view path, uint64_t offset, size_t length,
   if (Lacks(path)) return;
   const Place place = Find(path);
   Begin();
+  const bool sync = flags.sync_data || (!flags.from_page_cache && IsSync(place.id));
   const uint32_t write = ++writes_[place.id];
   const std::string bytes = PatternOf(PatternIdOf(place.id), write, offset, length);
   // Every other aligned write hands its frames over, as the FUSE bridge does.
   const bool hand_over = offset % kPageBytes == 0 && write % 2 == 0;
   const Status status = CallWrite(InodeOf(place.id), offset, bytes, flags, hand_over);
   // One that fails to become durable may have been accepted all the same.
-  const bool accepted = !status.ok() && session_.accepts_failures() && flags.sync_data &&
-                        Shows(place.id, offset, bytes);
+  const bool accepted =
+      !status.ok() && session_.accepts_failures() && sync && Shows(place.id, offset, bytes);
   if (accepted) session_.Failed(status, "O_DSYNC write");
   if (status.ok() || accepted) {
     session_.NoteSync(*this, place.id, accepted ? status : OkStatus());
@@ -81,9 +82,14 @@ void Client::DoWrite(std::string_view path, uint64_t offset, size_t length,
     }
     End(accepted ? OkStatus() : status, "write");
   }
-  if (flags.sync_data && status.ok()) {
+  if (sync && status.ok()) {
     Acknowledge(status, model_.PromiseOf(place.id, /*datasync=*/true), "O_DSYNC write");
   }
+}
+
+bool Client::IsSync(Model::FileId id) {
+  MutexLock lock(session_.models_mutex());
+  return (NodeOf(id).flags & kInodeSync) != 0;
 }
 
 bool Client::Shows(Model::FileId id, uint64_t offset, const std::string& bytes) {

@@ -432,6 +432,24 @@ void InodeFlags(Session& s) {
   s.Sync();
 }
 
+void SyncFlags(Session& s) {
+  s.Mkdir("d");
+  s.Create("a");
+  s.Record();
+  s.SetFlags("a", kInodeSync, 0);
+  s.Write("a", 0, 9000);
+  s.SetFlags("d", kInodeSync | kInodeDirSync, 0);
+  s.Create("d/b");
+  s.Write("d/b", 3000, 20'000);
+  s.WriteBuffered("d/b", 30'000, 5000);
+  s.Mkdir("d/e");
+  s.Fsync("d/b");
+  s.Unlink("d/b");
+  s.SetFlags("a", 0, 0);
+  s.Write("a", 0, 5000);
+  s.Sync();
+}
+
 void NothingSynced(Session& s) {
   s.Create("a");
   s.Write("a", 0, 9000);
@@ -482,6 +500,7 @@ const std::vector<Workload>& SmallWorkloads() {
       {"RenameWhiteout", RenameWhiteout},
       {"AccessLists", AccessLists},
       {"InodeFlags", InodeFlags},
+      {"SyncFlags", SyncFlags},
       {"NothingSynced", NothingSynced},
   };
   return workloads;

@@ -101,7 +101,7 @@ TEST_F(InodeFlagsTest, AnAppendOnlyFileOnlyGrows) {
   ASSERT_TRUE(client_->Sync().ok());
   CutPower(1);
   Mount();
-  EXPECT_EQ(fs_->mount_report().guarded_inodes, 1u);
+  EXPECT_EQ(fs_->mount_report().watched_inodes, 1u);
   dir_ = *client_->Find(root(), "d");
   file_ = *client_->Find(dir_, "f");
   EXPECT_EQ(client_->Read(file_, 0, 10'000).value_or(""), expected);
@@ -130,7 +130,7 @@ TEST_F(InodeFlagsTest, GuardedDirectoriesKeepTheirNames) {
 }
 
 TEST_F(InodeFlagsTest, OnlyKnownFlagsOfFilesAndDirectories) {
-  EXPECT_EQ(ErrnoOf(fs_->SetFlags(file_, 0x8, {})), EOPNOTSUPP);
+  EXPECT_EQ(ErrnoOf(fs_->SetFlags(file_, 0x4, {})), EOPNOTSUPP);
   const auto fifo = client_->Create(root(), "p", S_IFIFO | 0600);
   EXPECT_EQ(ErrnoOf(fs_->SetFlags(*fifo, kInodeNoDump, {})), EOPNOTSUPP);
   Flag(file_, kInodeNoDump | kInodeProjectInherit);
@@ -170,7 +170,7 @@ TEST_F(InodeFlagsTest, TheCountFollows) {
     Mount();
     dir_ = *client_->Find(root(), "d");
     file_ = *client_->Find(dir_, "f");
-    return fs_->mount_report().guarded_inodes;
+    return fs_->mount_report().watched_inodes;
   };
   EXPECT_EQ(count(), 0u);
   Flag(file_, kInodeImmutable);
@@ -189,7 +189,27 @@ TEST_F(InodeFlagsTest, TheCountFollows) {
   Unmount();
   EXPECT_EQ(Problems(), "");
   Mount();
-  EXPECT_EQ(fs_->mount_report().guarded_inodes, 1u);
+  EXPECT_EQ(fs_->mount_report().watched_inodes, 1u);
+}
+
+TEST_F(InodeFlagsTest, InheritedSyncFlagsAreCounted) {
+  Flag(dir_, kInodeSync | kInodeDirSync);
+  const auto file = client_->Create(dir_, "new", S_IFREG | 0644);
+  const auto sub = client_->Create(dir_, "sub", S_IFDIR | 0755);
+  ASSERT_TRUE(file.ok() && sub.ok());
+  EXPECT_EQ(fs_->GetAttributes(*file)->flags, kInodeSync);
+  EXPECT_EQ(fs_->GetAttributes(*sub)->flags, kInodeSync | kInodeDirSync);
+  const auto count = [this] {
+    Unmount();
+    EXPECT_EQ(Problems(), "");
+    Mount();
+    dir_ = *client_->Find(root(), "d");
+    return fs_->mount_report().watched_inodes;
+  };
+  EXPECT_EQ(count(), 3u);
+  EXPECT_TRUE(fs_->Unlink(dir_, "new").ok());
+  EXPECT_TRUE(fs_->Rmdir(dir_, "sub").ok());
+  EXPECT_EQ(count(), 1u);
 }
 
 TEST_F(InodeFlagsTest, AWrongCountAndUnknownFlagsAreFound) {
@@ -199,13 +219,13 @@ TEST_F(InodeFlagsTest, AWrongCountAndUnknownFlagsAreFound) {
   {
     ImageEditor editor(*device_);
     editor.EditAs<StateBlock>(editor.superblock().state_block,
-                              [](StateBlock& state) { state.guarded_inodes = 7; });
+                              [](StateBlock& state) { state.watched_inodes = 7; });
   }
-  EXPECT_THAT(Problems(), HasSubstr("guarded_inodes is 7, there are 1"));
+  EXPECT_THAT(Problems(), HasSubstr("watched_inodes is 7, there are 1"));
   ImageEditor editor(*damaged);
-  editor.EditInode(file_, [](DiskInode& inode) { inode.flags |= 8; });
+  editor.EditInode(file_, [](DiskInode& inode) { inode.flags |= 4; });
   const auto report = CheckReplayed(*damaged);
-  EXPECT_THAT(absl::StrJoin(report->problems, "; "), HasSubstr("flags is 24"));
+  EXPECT_THAT(absl::StrJoin(report->problems, "; "), HasSubstr("flags is 20"));
 }
 
 }  // namespace

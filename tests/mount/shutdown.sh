@@ -47,7 +47,7 @@ check "unmounts" end
 # --- What each mode keeps of a file that nobody synced and whose data is still in the kernel.
 declare -A kept=([default]=data [logflush]=empty [nologflush]=none)
 contents() {
-  if [ ! -e "$1" ]; then echo none; elif [ -s "$1" ]; then cat "$1"; else echo empty; fi
+  if [ ! -e "$1" ]; then echo none; elif [ -s "$1" ]; then tr -d '\0' <"$1"; else echo empty; fi
 }
 for mode in "${modes[@]}"; do
   check "$mode: mounts again" begin commit=60
@@ -67,6 +67,29 @@ for mode in "${modes[@]}"; do
   fi
   check "$mode: unmounts again" end
 done
+
+# --- What is to be durable at once is, without a log that is written for the shutdown.
+# at_once WHAT OPTION COMMAND FILE CONTENTS
+at_once() {
+  check "$1: mounts" begin "commit=60,$2"
+  check "$1: is written" bash -c "cd '$mnt' && $3"
+  check "$1: is shut down" pbfsctl shutdown "$mnt" --mode nologflush
+  check "$1: unmounts" end
+  check "$1: mounts again" begin rw
+  check "$1: is there" equal "$(contents "$mnt/$4")" "$5"
+  check "$1: unmounts again" end
+}
+at_once "-o sync" sync "echo 1 >a" a 1
+at_once "-o sync, its end" sync "truncate -s 0 a" a empty
+at_once "-o sync, preallocated" sync "fallocate -l 1 a" a ''
+at_once "-o dirsync" dirsync "mkdir d && touch d/b" d/b empty
+at_once "a sync file" rw "touch s && chattr +S s && echo 2 >s" s 2
+at_once "its end" rw "truncate -s 0 s" s empty
+at_once "in a sync directory" rw "mkdir sd && chattr +S sd && echo 3 >sd/f" sd/f 3
+at_once "a dirsync directory" rw "mkdir dd && chattr +D dd && mv s dd/s" dd/s empty
+at_once "other files" rw "echo 4 >other; echo 5 >kept; sync kept" other empty
+at_once "a rename from a sync directory" rw "mv sd/f moved" moved 3
+check_clean "$loop"
 
 # --- Under load.
 clients_ended() {

@@ -10,18 +10,21 @@
 namespace pbfs::posix {
 namespace {
 
+// What a filesystem tells of its own workings is not asked for.
+constexpr int kFlags =
+    FS_SYNC_FL | FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL | FS_DIRSYNC_FL;
+
 int GetFlags(const char* path) {
   File file(path, O_RDONLY);
   int flags = -1;
   EXPECT_OK(ioctl(file, FS_IOC_GETFLAGS, &flags));
-  // What a filesystem tells of its own workings is not asked for.
-  return flags & (FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL);
+  return flags & kFlags;
 }
 int SetFlags(const char* path, int flags) {
   File file(path, O_RDONLY);
   int all = 0;
   if (ioctl(file, FS_IOC_GETFLAGS, &all) != 0) return -1;
-  all &= ~(FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL);
+  all &= ~kFlags;
   all |= flags;
   return ioctl(file, FS_IOC_SETFLAGS, &all);
 }
@@ -62,8 +65,8 @@ class Flags : public PosixTest {
 };
 
 TEST_F(Flags, AreReadBackAsSet) {
-  for (const int flags : {FS_IMMUTABLE_FL, FS_APPEND_FL, FS_NODUMP_FL, FS_NOATIME_FL,
-                          FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL, 0}) {
+  for (const int flags : {FS_SYNC_FL, FS_IMMUTABLE_FL, FS_APPEND_FL, FS_NODUMP_FL, FS_NOATIME_FL,
+                          FS_SYNC_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL, 0}) {
     EXPECT_OK(SetFlags("f", flags)) << flags;
     EXPECT_EQ(GetFlags("f"), flags);
     EXPECT_OK(SetFlags("d", flags)) << flags;
@@ -185,6 +188,62 @@ TEST_F(Flags, ChangeCtime) {
     for (int i = 0; IsFuse() && i < 100 && Ctime(name) == ctime; ++i) usleep(10'000);
     EXPECT_GT(Ctime(name), ctime);
     EXPECT_EQ(Mtime(name), mtime);
+  }
+}
+
+TEST_F(Flags, SyncIsInherited) {
+  ASSERT_OK(SetFlags("d", FS_SYNC_FL));
+  WriteFile("d/new", "x");
+  ASSERT_OK(mkdir("d/sub", 0755));
+  EXPECT_EQ(GetFlags("d/new"), FS_SYNC_FL);
+  EXPECT_EQ(GetFlags("d/sub"), FS_SYNC_FL);
+  EXPECT_EQ(GetFlags("d/f"), 0);
+  EXPECT_OK(unlink("d/new"));
+  EXPECT_OK(rmdir("d/sub"));
+}
+
+TEST_F(Flags, OnlyDirectoriesAreDirsync) {
+  // XFS does not have it.
+  if (SetFlags("d", FS_DIRSYNC_FL) != 0) {
+    EXPECT_FALSE(IsExt4() || IsFuse());
+    return;
+  }
+  EXPECT_EQ(GetFlags("d"), FS_DIRSYNC_FL);
+  WriteFile("d/new", "x");
+  ASSERT_OK(mkdir("d/sub", 0755));
+  EXPECT_EQ(GetFlags("d/new"), 0);
+  EXPECT_EQ(GetFlags("d/sub"), FS_DIRSYNC_FL);
+  EXPECT_OK(rename("d/new", "d/sub/new"));
+  EXPECT_OK(link("d/sub/new", "d/other"));
+  EXPECT_OK(unlink("d/sub/new"));
+  EXPECT_OK(unlink("d/other"));
+  EXPECT_OK(rmdir("d/sub"));
+}
+
+TEST_F(Flags, ASyncFileIsUsedAsAnyOther) {
+  ASSERT_OK(SetFlags("d", FS_SYNC_FL));
+  ASSERT_OK(SetFlags("f", FS_SYNC_FL));
+  for (const char* path : {"f", "d/new"}) {
+    File file(path, O_RDWR | O_CREAT | O_TRUNC, 0644);
+    const std::string bytes(10'000, 'a');
+    WriteRange(file, 0, bytes);
+    EXPECT_EQ(ReadFile(path), bytes);
+    {
+      Mapping mapped(file, 10'000);
+      mapped.Put(0, std::string(5'000, 'b'));
+      EXPECT_EQ(ReadFile(path), std::string(5'000, 'b') + std::string(5'000, 'a'));
+      WriteRange(file, 7'000, "c");
+      EXPECT_EQ(mapped[7'000], 'c');
+      EXPECT_OK(mapped.Sync());
+    }
+    EXPECT_OK(ftruncate(file, 3));
+    File appending(path, O_WRONLY | O_APPEND);
+    EXPECT_EQ(write(appending, "end", 3), 3);
+    EXPECT_EQ(ReadFile(path), "bbbend");
+    EXPECT_OK(fallocate(file, 0, 0, 8));
+    EXPECT_EQ(Stat(file).st_size, 8);
+    EXPECT_OK(fsetxattr(file, "user.a", "x", 1, 0));
+    EXPECT_OK(fremovexattr(file, "user.a"));
   }
 }
 

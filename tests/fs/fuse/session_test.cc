@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "fs/acl.h"
 #include "fs/make_filesystem.h"
@@ -479,7 +480,7 @@ TEST_F(SessionTest, InodeFlagsComeAndGoByIoctl) {
   kernel_.SetUser(2000);
   EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, Bytes(uint32_t{0})), EPERM);
   kernel_.SetUser(0);
-  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, Bytes(uint32_t{FS_SYNC_FL})), EOPNOTSUPP);
+  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, Bytes(uint32_t{FS_NOCOW_FL})), EOPNOTSUPP);
   EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, "x"), EINVAL);
   EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, Bytes(uint32_t{FS_IMMUTABLE_FL})), 0);
   EXPECT_EQ(Write(file, 0, "x").error, EPERM);
@@ -501,6 +502,69 @@ TEST_F(SessionTest, InodeFlagsComeAndGoByIoctl) {
   EXPECT_EQ(Ioctl(kernel_, file, FS_IOC_GETVERSION, "", 4).error, ENOTTY);
 }
 
+TEST_F(SessionTest, ChangesOfASyncInodeAreDurableWhenAnswered) {
+  Start();
+  const uint64_t file = CreateFile("file");
+  const uint64_t directory =
+      kernel_.Call(FUSE_MKDIR, kRootNodeId, Bytes(fuse_mkdir_in{0755, 0}) + Name("d"))
+          .As<fuse_entry_out>()
+          .nodeid;
+  uint64_t flushes = 0;
+  const auto flushed = [&] {
+    const uint64_t before = std::exchange(flushes, device_.flush_count());
+    return flushes > before;
+  };
+  const auto set_flags = [&](uint64_t nodeid, uint32_t flags) {
+    return SetFlagsOf(kernel_, nodeid, FS_IOC_SETFLAGS, Bytes(flags));
+  };
+  fuse_setattr_in mode = {};
+  mode.valid = FATTR_MODE;
+  mode.mode = S_IFREG | 0600;
+  flushed();
+  EXPECT_EQ(Write(file, 0, Pattern(4096)).error, 0);
+  EXPECT_EQ(kernel_.Call(FUSE_SETATTR, file, Bytes(mode)).error, 0);
+  EXPECT_FALSE(flushed());
+
+  EXPECT_EQ(set_flags(file, FS_SYNC_FL), 0);
+  EXPECT_TRUE(flushed());
+  EXPECT_EQ(Write(file, 0, Pattern(4096), FUSE_WRITE_CACHE).error, 0);  // A mapped one.
+  EXPECT_FALSE(flushed());
+  EXPECT_EQ(Write(file, 0, Pattern(4096)).error, 0);
+  EXPECT_TRUE(flushed());
+  EXPECT_EQ(kernel_.Call(FUSE_SETATTR, file, Bytes(mode)).error, 0);
+  EXPECT_TRUE(flushed());
+  fuse_fallocate_in range = {};
+  range.length = 20'000;
+  EXPECT_EQ(kernel_.Call(FUSE_FALLOCATE, file, Bytes(range)).error, 0);
+  EXPECT_TRUE(flushed());
+  const auto opened = kernel_.Call(FUSE_OPEN, file, Bytes(fuse_open_in{}));
+  EXPECT_NE(opened.As<fuse_open_out>().open_flags & FOPEN_DIRECT_IO, 0u);
+
+  CreateFile("other");
+  EXPECT_FALSE(flushed());
+  EXPECT_EQ(set_flags(directory, FS_DIRSYNC_FL), 0);
+  flushed();
+  EXPECT_EQ(kernel_.Call(FUSE_MKDIR, directory, Bytes(fuse_mkdir_in{0755, 0}) + Name("e")).error,
+            0);
+  EXPECT_TRUE(flushed());
+  EXPECT_EQ(
+      kernel_
+          .Call(FUSE_RENAME, directory, Bytes(fuse_rename_in{kRootNodeId}) + Name("e") + Name("f"))
+          .error,
+      0);
+  EXPECT_TRUE(flushed());
+}
+
+TEST_F(SessionTest, TheSyncFlagIsRefusedWhenTheKernelLeavesOutOpens) {
+  Start();
+  const uint64_t file = CreateFile("file");
+  while (kernel_.Call(FUSE_OPEN, file, Bytes(fuse_open_in{})).error != ENOSYS) {
+  }
+  const uint32_t sync = FS_SYNC_FL, no_dump = FS_NODUMP_FL;
+  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, Bytes(sync)), EOPNOTSUPP);
+  EXPECT_EQ(SetFlagsOf(kernel_, file, FS_IOC_SETFLAGS, Bytes(no_dump)), 0);
+}
+
 TEST_F(SessionTest, OpensAreServedWhereSomethingIsGuarded) {
   const auto made = fs_->Create(fs_->root(), "file", {.mode = S_IFREG | 0644});
   ASSERT_TRUE(fs_->SetFlags(made->ino, kInodeAppendOnly, {}).ok());
@@ -508,7 +572,7 @@ TEST_F(SessionTest, OpensAreServedWhereSomethingIsGuarded) {
   MountOptions options;
   options.cache_bytes = 16 << 20;
   fs_ = *FileSystem::Mount(device_, options);
-  EXPECT_EQ(fs_->mount_report().guarded_inodes, 1u);
+  EXPECT_EQ(fs_->mount_report().watched_inodes, 1u);
   Start();
   const uint64_t file =
       kernel_.Call(FUSE_LOOKUP, kRootNodeId, Name("file")).As<fuse_entry_out>().nodeid;

@@ -4,6 +4,13 @@
 # directory. Gives each script a folder of its own, with an image and a mountpoint, and takes
 # everything away again.
 
+# In a mount namespace of its own: one that another program makes meanwhile would take copies of our
+# mounts along, and those keep a filesystem mounted after umount(8).
+if [ "$(id -u)" -eq 0 ] && [ -z "${PBFS_TEST_NAMESPACE:-}" ]; then
+  export PBFS_TEST_NAMESPACE=1
+  exec unshare --mount --propagation private -- "$0" "$@"
+fi
+
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 bin=$(cd "${PBFS_BUILD:-$here/../../build}" 2>/dev/null && pwd)/bin
 PATH=$bin:/usr/sbin:/sbin:$PATH

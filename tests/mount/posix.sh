@@ -8,6 +8,7 @@
 #
 # POSIX_FILTER=... names tests as --gtest_filter does; then only the program is run.
 . "$(dirname "$0")/lib.sh"
+[ -n "$python" ] || skip "python3 is missing"
 program=${bin%/bin}/tests/posix_test
 [ -x "$program" ] || skip "posix_test is not built"
 second=$work/second
@@ -140,6 +141,39 @@ check_two_places() {
   check "$kind: the second goes" unmount_it "$second"
 }
 
+# The ioctl of XFS that ext4 has, too. shut_down MODE: 0 all is written, 1 the log is, 2 nothing is.
+shut_down() {
+  "$python" -c "
+import fcntl, os, struct
+XFS_IOC_GOINGDOWN = 0x8004587d
+fcntl.ioctl(os.open('$mnt', os.O_RDONLY), XFS_IOC_GOINGDOWN, struct.pack('I', $1))"
+}
+# survives WHAT OPTION MODE COMMAND FILE CONTENTS: what COMMAND made is there after a shutdown.
+survives() {
+  mount_it "$2" || { check "$kind: mount -o $2" false; return; }
+  check "$kind, shutdown: $1, is written" bash -c "cd '$mnt' && $4"
+  check "$kind, shutdown: $1, mode $3" shut_down "$3"
+  check "$kind, shutdown: then nothing can be created" says "Input/output error" touch "$mnt/new"
+  check "$kind, shutdown: or synced" says "Input/output error" sync "$mnt"
+  check "$kind, shutdown: $1, unmount" unmount_it
+  mount_it rw
+  check "$kind, shutdown: $1, is there" equal "$(cat "$mnt/$5")" "$6"
+  unmount_it
+}
+check_shutdown() {
+  local mode
+  survives "nothing synced" rw 0 "echo 1 >all" all 1
+  for mode in 1 2; do
+    survives "fsync" rw "$mode" "echo $mode >synced; sync synced; echo >more" synced "$mode"
+    # The kernel tells a server of syncfs(2) on fuseblk only.
+    [ "$kind" = fuse ] || survives "syncfs" rw "$mode" "mkdir -p d; echo $mode >d/e; sync -f ." d/e "$mode"
+  done
+  survives "-o sync" sync 2 "echo 3 >a" a 3
+  survives "-o sync, size" sync 2 "truncate -s 0 a" a ''
+  survives "-o dirsync" dirsync 2 "ln -s a b; mv b c; readlink c; echo 4 >x; sync x; mv x y" y 4
+  survives "a sync file" rw 2 "touch s; chattr +S s; sync s; echo 5 >s" s 5
+}
+
 run_kind() {
   kind=$1
   options=
@@ -168,6 +202,7 @@ run_kind() {
     run_with dirsync "Sync.*"
     check_readonly
     check_two_places
+    check_shutdown
     mount_it rw && check_discard FITRIM && unmount_it
     mount_it discard && check_discard discard && unmount_it
     check_it

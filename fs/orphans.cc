@@ -231,6 +231,14 @@ StatusOr<uint64_t> Orphans::Recover() {
       return true;
     }));
   }
+  {
+    MutexLock lock(mutex_);
+    queue_.clear();  // On the tree, too.
+    std::erase_if(entries, [this](const Entry& entry) {
+      mutex_.AssertHeld();
+      return entry.kind == OrphanKind::kUnlinked && unlinked_.contains(entry.ino);
+    });
+  }
   for (const Entry& entry : entries) {
     if (entry.kind == OrphanKind::kUnlinked) {
       PBFS_RETURN_IF_ERROR(FreeInode(entry.ino));

@@ -52,7 +52,8 @@ class Orphans {
   // end (if `on_tree`). The caller holds the range lock and has begun exclusive writeback.
   Status FinishTruncate(const InodeRef& inode, uint64_t first_block, bool on_tree);
 
-  // Finishes everything on the tree. For mount; returns how many there were.
+  // Finishes everything on the tree but inodes that are referenced (at a remount). Before Start();
+  // returns how many it finished.
   StatusOr<uint64_t> Recover();
   // Nobody holds references any more (unmount): frees what was still referenced.
   void ForgetReferences() ABSL_LOCKS_EXCLUDED(mutex_);

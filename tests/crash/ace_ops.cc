@@ -175,6 +175,28 @@ void AddRanges(Ops& to, const char* file) {
   }
 }
 
+// copy_file_range(2) over data and holes of both, and past the end of the target.
+void AddCopies(Ops& to) {
+  struct Range {
+    uint64_t offset;
+    uint64_t length;
+  };
+  for (const auto& [from, target] :
+       std::vector<std::pair<std::string, std::string>>{{"foo", "A/foo"}, {"A/foo", "foo"}}) {
+    for (const Range& range : {Range{0, 20'000}, Range{4096, 4096}, Range{3000, 3000}}) {
+      to.ops.push_back({{{What::kFile, from}, {What::kFile, target}},
+                        {{StepKind::kCopy, from, target, range.offset, range.length}},
+                        {target},
+                        {ParentOf(target)}});
+    }
+    to.ops.push_back(
+        {{{What::kFile, from}, {What::kFile, target}},
+         {{StepKind::kTruncate, target, "", 2000}, {StepKind::kCopy, from, target, 0, 20'000}},
+         {target},
+         {ParentOf(target)}});
+  }
+}
+
 // Files have 10000 bytes: blocks 0 and 2, a hole between, and garbage behind the end.
 void AddData(Ops& to) {
   struct Range {
@@ -287,6 +309,7 @@ std::vector<AceOp> AllOps() {
   AddFileRenames(all);
   AddDirectoryRenames(all);
   AddData(all);
+  AddCopies(all);
   AddAttributes(all);
   AddNameless(all);
   AddListsAndFlags(all);

@@ -69,6 +69,10 @@ class Client {
   void Truncate(std::string_view path, uint64_t size);
   void Fallocate(std::string_view path, int mode, uint64_t offset, uint64_t length);
 
+  // copy_file_range(2) between two files, at the same offset. An operation for each part that is
+  // data, or a hole.
+  void Copy(std::string_view from, std::string_view to, uint64_t offset, uint64_t length);
+
   void Fsync(std::string_view path, bool datasync = false);
   // Of the whole filesystem: what all clients have done.
   void Sync();
@@ -158,6 +162,8 @@ class Client {
   void DoWrite(std::string_view path, uint64_t offset, size_t length, const WriteFlags& flags);
   Status CallWrite(InodeNumber ino, uint64_t offset, const std::string& bytes,
                    const WriteFlags& flags, bool hand_over);
+  // One operation; returns how many bytes, 0: no more.
+  uint64_t CopyPart(const FileRange& from, Model::FileId source, Model::FileId target);
   // What is left of the file's bytes when zeroing the range failed on the way.
   std::string HalfZeroed(Model::FileId id, uint64_t offset, uint64_t length);
   void Acknowledge(const Status& status, const Model::Promise& promise, std::string_view what);

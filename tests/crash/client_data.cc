@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -163,6 +164,57 @@ void Client::Fallocate(std::string_view path, int mode, uint64_t offset, uint64_
     session_.NoteSync(*this, place.id, OkStatus());
   }
   End(status, "fallocate");
+}
+
+void Client::Copy(std::string_view from, std::string_view to, uint64_t offset, uint64_t length) {
+  if (Lacks(from) || Lacks(to)) return;
+  const Model::FileId source = Find(from).id;
+  const Model::FileId target = Find(to).id;
+  while (length > 0 && !Broken()) {
+    const uint64_t copied = CopyPart(
+        {InodeOf(source), offset, std::min<uint64_t>(length, kWriteBytesMax)}, source, target);
+    if (copied == 0) return;
+    offset += copied;
+    length -= copied;
+  }
+}
+
+uint64_t Client::CopyPart(const FileRange& from, Model::FileId source, Model::FileId target) {
+  const uint64_t size = model_.Bytes(source).size();
+  if (from.offset_bytes >= size) return 0;
+  uint64_t length = std::min(from.length_bytes, size - from.offset_bytes);
+  const auto data = fs().Seek(from.ino, from.offset_bytes, SEEK_DATA);
+  const bool hole = !data.ok() || *data > from.offset_bytes;
+  const auto end = hole ? data : fs().Seek(from.ino, from.offset_bytes, SEEK_HOLE);
+  if (end.ok()) length = std::min(length, *end - from.offset_bytes);
+  Begin();
+  const auto copied = fs().CopyRange({from.ino, from.offset_bytes, length},
+                                     {InodeOf(target), from.offset_bytes}, {});
+  std::string after;
+  if (!copied.ok()) after = hole ? HalfZeroed(target, from.offset_bytes, length) : "";
+  MutexLock lock(session_.models_mutex());
+  const std::string& before = model_.Bytes(target);
+  if (copied.ok()) {
+    after = before;
+    if (after.size() < from.offset_bytes + *copied) after.resize(from.offset_bytes + *copied, '\0');
+    after.replace(from.offset_bytes, *copied,
+                  model_.Bytes(source).substr(from.offset_bytes, *copied));
+    // A hole is made as fallocate(2) and truncate(2) make it.
+    if (hole) {
+      Note(target, Modified());
+    } else {
+      Note(target, {.changed = true, .modified = true, .lazy = true});
+    }
+  } else if (!hole) {
+    after = before;
+  }
+  if (copied.ok() || after != before) {
+    const bool resized = hole && after.size() != before.size();
+    model_.SetBytes(target, std::move(after), resized);
+    session_.NoteSync(*this, target, OkStatus());
+  }
+  End(copied.status(), "copy");
+  return copied.ok() ? *copied : 0;
 }
 
 std::string Client::HalfZeroed(Model::FileId id, uint64_t offset, uint64_t length) {

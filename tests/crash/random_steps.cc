@@ -44,7 +44,7 @@ constexpr Weight kWeights[] = {
     {StepKind::kMmapWrite, 4, 6, 1, 1, 4},      {StepKind::kSyncWrite, 3, 6, 1, 1, 3},
     {StepKind::kAllocate, 3, 6, 1, 1, 3},       {StepKind::kAllocateKeep, 3, 6, 1, 1, 2},
     {StepKind::kPunch, 4, 10, 1, 1, 4},         {StepKind::kZeroRange, 2, 6, 1, 1, 2},
-    {StepKind::kZeroRangeKeep, 1, 3, 0, 0, 1},
+    {StepKind::kZeroRangeKeep, 1, 3, 0, 0, 1},  {StepKind::kCopy, 4, 8, 1, 0, 4},
     {StepKind::kChmod, 3, 1, 1, 2, 2},          {StepKind::kChown, 2, 1, 1, 1, 1},
     {StepKind::kSetTimes, 3, 2, 1, 1, 2},       {StepKind::kSetXattr, 4, 1, 1, 30, 2},
     {StepKind::kWhiteout, 1, 0, 4, 0, 1},       {StepKind::kTmpfile, 2, 1, 2, 1, 8},
@@ -53,6 +53,7 @@ constexpr Weight kWeights[] = {
     {StepKind::kFsync, 6, 8, 6, 8, 6},          {StepKind::kFdatasync, 4, 6, 2, 3, 4},
     {StepKind::kSync, 2, 1, 2, 2, 2},           {StepKind::kFsyncStart, 3, 3, 2, 2, 2},
     {StepKind::kFdatasyncStart, 2, 2, 1, 1, 1}, {StepKind::kAwait, 4, 4, 2, 2, 2},
+    {StepKind::kRemount, 1, 1, 1, 1, 2},
 };
 
 uint32_t WeightIn(const Weight& weight, Theme theme) {
@@ -233,6 +234,12 @@ class Generator {
       case StepKind::kZeroRange:
       case StepKind::kZeroRangeKeep:
         return Add({kind, File(), "", Offset(), Length()});
+      case StepKind::kRemount:
+        // Nothing else may run beside it.
+        if (client_ == 0) Add({kind});
+        return;
+      case StepKind::kCopy:
+        return Add({kind, File(), File(), Offset(), Length()});
       default:
         return MakeOther(kind);
     }
@@ -245,8 +252,8 @@ class Generator {
     const uint64_t most[] = {2, 6, 40, 500};
     return random_.Below(most[random_.Below(theme_ == Theme::kTiny ? 2 : 4)]);
   }
-  // Immutable, append-only, no dump, no atime.
-  uint64_t Flags() { return random_.Below(16) << 4; }
+  // Sync, immutable, append-only, no dump, no atime.
+  uint64_t Flags() { return random_.Below(32) << 3; }
 
   void MakeOther(StepKind kind) {
     switch (kind) {

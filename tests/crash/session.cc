@@ -270,6 +270,21 @@ void Session::SyncAll() {
   for (size_t i = 0; i < promises.size(); ++i) MarkAcknowledged(*clients_[i], promises[i]);
 }
 
+void Session::Remount() {
+  std::vector<Model::Promise> promises;
+  {
+    MutexLock lock(models_mutex_);
+    for (const Client* client : clients_) promises.push_back(client->model().PromiseOfAll());
+  }
+  if (const Status status = fs_->Remount(/*read_only=*/true); !status.ok()) {
+    return Failed(status, "remount, read-only");
+  }
+  for (size_t i = 0; i < promises.size(); ++i) MarkAcknowledged(*clients_[i], promises[i]);
+  if (const Status status = fs_->Remount(/*read_only=*/false); !status.ok()) {
+    Failed(status, "remount, read-write");
+  }
+}
+
 // ---- What is special ----------------------------------------------------------------------------
 
 void Session::Fill(uint64_t blocks_left) {

@@ -127,6 +127,8 @@ class Session : public Client {
   void MarkEnd(Client& client);  // Models are locked.
   void MarkAcknowledged(Client& client, const Model::Promise& promise);
   void SyncAll();
+  // Read-only, then read-write again; what all clients did is durable. Nothing else may run.
+  void Remount();
 
  private:
   void EnterPhase(Phase phase);

@@ -450,6 +450,41 @@ void SyncFlags(Session& s) {
   s.Sync();
 }
 
+void CopyFileRange(Session& s) {
+  s.Create("a");
+  s.Write("a", 0, 30'000);
+  s.Truncate("a", 50'000);
+  s.Create("b");
+  s.Write("b", 0, 60'000);
+  s.Record();
+  s.Copy("a", "b", 0, 50'000);
+  s.Fsync("b");
+  s.Create("c");
+  s.Copy("a", "c", 1000, 40'000);
+  s.Copy("b", "a", 45'000, 15'000);
+  s.Fsync("a");
+  s.Copy("a", "c", 0, 5000);
+  s.Sync();
+}
+
+void Remounts(Session& s) {
+  s.Create("a");
+  s.Record();
+  s.Write("a", 0, 9000);
+  s.Create("b");
+  s.Remount();
+  s.Write("a", 3000, 9000);
+  s.Open("b");
+  s.Unlink("b");
+  s.Remount();
+  s.Create("c");
+  s.Fsync("c");
+  s.Write("c", 0, 5000);
+  s.Remount();
+  s.Close("@b");
+  s.Sync();
+}
+
 void NothingSynced(Session& s) {
   s.Create("a");
   s.Write("a", 0, 9000);
@@ -501,6 +536,8 @@ const std::vector<Workload>& SmallWorkloads() {
       {"AccessLists", AccessLists},
       {"InodeFlags", InodeFlags},
       {"SyncFlags", SyncFlags},
+      {"CopyFileRange", CopyFileRange},
+      {"Remounts", Remounts},
       {"NothingSynced", NothingSynced},
   };
   return workloads;

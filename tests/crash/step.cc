@@ -24,7 +24,17 @@ namespace {
 constexpr int64_t kDaySeconds = 86400;
 
 // How the rest of a step is printed.
-enum class Shape : uint8_t { kPlain, kPath, kPaths, kPathNumber, kRange, kNumber, kXattr, kOwner };
+enum class Shape : uint8_t {
+  kPlain,
+  kPath,
+  kPaths,
+  kPathNumber,
+  kRange,
+  kPathsRange,
+  kNumber,
+  kXattr,
+  kOwner
+};
 struct KindInfo {
   const char* name;
   Shape shape;
@@ -126,6 +136,10 @@ KindInfo InfoOf(StepKind kind) {
     case StepKind::kZeroRange:
     case StepKind::kZeroRangeKeep:
       return {RangeName(kind), Shape::kRange};
+    case StepKind::kCopy:
+      return {"copy", Shape::kPathsRange};
+    case StepKind::kRemount:
+      return {"remount", Shape::kPlain};
     case StepKind::kFsync:
       return {"fsync", Shape::kPath};
     case StepKind::kFdatasync:
@@ -216,6 +230,8 @@ class Runner {
       case StepKind::kFsyncStart:
       case StepKind::kFdatasyncStart:
         return false;
+      case StepKind::kCopy:
+        return IsGuarded(step.other);
       default:
         return IsGuarded(step.path) || IsGuarded(step.other);
     }
@@ -243,6 +259,7 @@ bool Runner::Applies(const Step& step) const {
     case StepKind::kDelays:
     case StepKind::kPress:
     case StepKind::kSync:
+    case StepKind::kRemount:
       return true;
     case StepKind::kAwait:
       return !pending_.empty();
@@ -280,6 +297,9 @@ bool Runner::Applies(const Step& step) const {
     case StepKind::kZeroRange:
     case StepKind::kZeroRangeKeep:
       return Is(step.path, S_IFREG);
+    case StepKind::kCopy:
+      return Is(step.path, S_IFREG) && Is(step.other, S_IFREG) &&
+             s_.NodeAt(step.path) != s_.NodeAt(step.other);
     default:
       return s_.NodeAt(step.path) != nullptr && AttributeStepApplies(step);
   }
@@ -387,6 +407,8 @@ void Runner::Do(const Step& step) {
     case StepKind::kZeroRange:
     case StepKind::kZeroRangeKeep:
       return DoFallocate(step);
+    case StepKind::kCopy:
+      return s_.Copy(step.path, step.other, step.a == Step::kAtEnd ? 0 : step.a, step.b);
     case StepKind::kWhiteout:
       return s_.Rename(step.path, step.other, RENAME_WHITEOUT);
     case StepKind::kTmpfile:
@@ -396,6 +418,9 @@ void Runner::Do(const Step& step) {
       return s_.Fsync(step.path, step.kind == StepKind::kFdatasync);
     case StepKind::kSync:
       return s_.Sync();
+    case StepKind::kRemount:
+      AwaitAll();
+      return session_.Remount();
     case StepKind::kFsyncStart:
     case StepKind::kFdatasyncStart:
       pending_.push_back(s_.FsyncStart(step.path, step.kind == StepKind::kFdatasyncStart));
@@ -447,6 +472,9 @@ std::string ToText(const Step& step) {
     case Shape::kPathNumber:
     case Shape::kNumber:
       absl::StrAppend(&text, " ", step.a);
+      break;
+    case Shape::kPathsRange:
+      absl::StrAppend(&text, " ", step.other, " ", step.a, "+", step.b);
       break;
     case Shape::kRange:
       absl::StrAppend(&text, " ", step.a == Step::kAtEnd ? "end" : absl::StrCat(step.a), "+",

@@ -38,6 +38,7 @@ enum class StepKind : uint8_t {
   kPunch,           //
   kZeroRange,       //
   kZeroRangeKeep,   //
+  kCopy,            // (other: to, a: offset in both, b: length) copy_file_range(2).
   kChmod,           // (a: mode)
   kChown,           // (a: uid, b: gid)
   kSetTimes,        // (a: seconds as int64_t, b: nanoseconds) mtime; atime a day earlier.
@@ -49,6 +50,7 @@ enum class StepKind : uint8_t {
   kFsync,           //
   kFdatasync,       //
   kSync,            // (no path)
+  kRemount,         // (no path) Read-only, then read-write again.
   kFsyncStart,      // An fsync that others run beside; kAwait waits for it.
   kFdatasyncStart,  //
   kAwait,           // (no path) Waits for the newest one that was started.

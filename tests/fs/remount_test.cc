@@ -52,6 +52,29 @@ TEST_F(RemountTest, BackAndForthWithChangesInBetween) {
   EXPECT_TRUE(CheckFilesystem(*device_, {})->problems.empty());
 }
 
+TEST_F(RemountTest, WhatIsOpenWithoutANameStays) {
+  MakeAndMount();
+  const InodeNumber open = *client_->Create(root(), "open");
+  const InodeNumber closed = *client_->Create(root(), "closed");
+  const uint64_t before = fs_->StatFs()->blocks_free;
+  ASSERT_TRUE(client_->Write(open, 0, std::string(100'000, 'o')).ok());
+  ASSERT_TRUE(client_->Write(closed, 0, std::string(100'000, 'c')).ok());
+  ASSERT_TRUE(fs_->Unlink(root(), "open").ok());
+  ASSERT_TRUE(fs_->Unlink(root(), "closed").ok());
+  ASSERT_TRUE(fs_->Remount(/*read_only=*/true).ok());
+  fs_->Forget(closed, 1);
+  ASSERT_TRUE(fs_->Remount(/*read_only=*/false).ok());
+  EXPECT_EQ(*client_->Read(open, 0, 200'000), std::string(100'000, 'o'));
+  EXPECT_TRUE(client_->Write(open, 0, "still").ok());
+  EXPECT_TRUE(client_->Fsync(open).ok());
+  EXPECT_EQ(ErrnoOf(fs_->GetAttributes(closed).status()), ESTALE);
+  fs_->Forget(open, 1);
+  ASSERT_TRUE(fs_->Remount(/*read_only=*/true).ok());
+  EXPECT_GE(fs_->StatFs()->blocks_free, before);
+  Unmount();
+  EXPECT_TRUE(CheckFilesystem(*device_, {})->problems.empty());
+}
+
 TEST_F(RemountTest, WhatWasMountedReadOnlyCanBecomeWritable) {
   MakeAndMount();
   const InodeNumber orphan = *client_->Create(root(), "orphan");

@@ -66,8 +66,16 @@ Status FileSystemImpl::CopyPiece(const FileRange& from, const FilePosition& to,
                                  CopiedPiece* piece) {
   const StatusOr<uint64_t> data = Seek(from.ino, from.offset_bytes, SEEK_DATA);
   if (!data.ok() && ErrnoOf(data.status()) != ENXIO) return data.status();
-  const uint64_t hole =
-      data.ok() ? std::min(*data - from.offset_bytes, from.length_bytes) : from.length_bytes;
+  uint64_t hole = 0;
+  if (data.ok()) {
+    hole = std::min(*data - from.offset_bytes, from.length_bytes);
+  } else {
+    // A hole to the end of the file, which may have come nearer.
+    uint64_t end = 0;
+    PBFS_ASSIGN_OR_RETURN(end, SizeOf(from.ino));
+    if (end <= from.offset_bytes) return OkStatus();
+    hole = std::min(end - from.offset_bytes, from.length_bytes);
+  }
   if (hole >= kBlockBytes) {
     *piece = {hole, true};
     return CopyHole(to, hole);
@@ -100,6 +108,12 @@ Status FileSystemImpl::CopyPiece(const FileRange& from, const FilePosition& to,
   });
   written.Wait();
   return status;
+}
+
+StatusOr<uint64_t> FileSystemImpl::SizeOf(InodeNumber ino) {
+  InodeRef inode;
+  PBFS_ASSIGN_OR_RETURN(inode, GetInode(ino));
+  return inode->size.load(std::memory_order_acquire);
 }
 
 Status FileSystemImpl::CopyHole(const FilePosition& to, uint64_t length_bytes) {

@@ -59,6 +59,8 @@ class FileSystemImpl final : public FileSystem {
   Status ReadDir(InodeNumber dir, uint64_t after,
                  const std::function<bool(const DirEntry&)>& visit) override;
   StatusOr<std::optional<Attributes>> Reference(InodeNumber ino) override;
+  // Whether the number, which comes from outside, is that of an inode.
+  StatusOr<bool> IsInUse(InodeNumber ino);
   void Forget(InodeNumber ino, uint64_t count) override;
 
   StatusOr<Attributes> GetAttributes(InodeNumber ino) override;
@@ -143,6 +145,7 @@ class FileSystemImpl final : public FileSystem {
     bool hole = false;
   };
   Status CopyPiece(const FileRange& from, const FilePosition& to, CopiedPiece* piece);
+  StatusOr<uint64_t> SizeOf(InodeNumber ino);
   Status CopyHole(const FilePosition& to, uint64_t length_bytes);
 
   // Access control lists (acl_ops.cc).

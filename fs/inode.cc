@@ -94,6 +94,11 @@ StatusOr<InodeRef> InodeTable::Get(InodeNumber ino) {
 
 InodeRef InodeTable::GetNew(InodeNumber ino) {
   MutexLock lock(mutex_);
+  // Who is loading it (by a stale file handle) will find it not in use, and forget it.
+  while (inodes_.contains(ino) && !inodes_[ino]->loaded) {
+    AnnounceBlocking();
+    loaded_.Wait(mutex_);
+  }
   std::unique_ptr<Inode>& entry = inodes_[ino];
   if (entry == nullptr) entry = std::make_unique<Inode>(pages_, ino);
   // A former use of the number may still be cached, even pinned for a moment by a late reader.

@@ -51,6 +51,10 @@ Status CheckDirectory(const DiskInode& disk) {
   return OkStatus();
 }
 
+// Directories below each other. A path of PATH_MAX bytes has 2048 of them; who goes down step by
+// step may make more.
+constexpr uint64_t kDepthMax = 1 << 20;
+
 // A directory that takes new names: it must still have one itself.
 Status CheckLiveDirectory(const DiskInode& disk) {
   PBFS_RETURN_IF_ERROR(CheckDirectory(disk));
@@ -62,6 +66,12 @@ Status CheckLiveDirectory(const DiskInode& disk) {
 
 StatusOr<std::optional<Attributes>> FileSystemImpl::Lookup(InodeNumber dir, std::string_view name) {
   if (name.size() > kNameBytesMax) return ErrnoError(ENAMETOOLONG, "name too long");
+  if (name == ".") {
+    // By a file handle, which may be older than what lies at that place now.
+    bool used = false;
+    PBFS_ASSIGN_OR_RETURN(used, IsInUse(dir));
+    if (!used) return std::nullopt;
+  }
   InodeRef parent;
   PBFS_ASSIGN_OR_RETURN(parent, GetInode(dir));
   InodeNumber ino = 0;
@@ -92,6 +102,20 @@ StatusOr<std::optional<Attributes>> FileSystemImpl::Lookup(InodeNumber dir, std:
     return child.status();
   }
   return AttributesOfInode(**child);
+}
+
+StatusOr<bool> FileSystemImpl::IsInUse(InodeNumber ino) {
+  PBFS_RETURN_IF_ERROR(CheckRunning());
+  if (read_only_) {
+    LongMutexLock lock(remount_mutex_);
+    if (read_only_) return inode_allocator_.Contains(ino);
+  }
+  bool used = false;
+  PBFS_RETURN_IF_ERROR(Run({.space_blocks = 0, .privileged = true}, [&](Operation&) -> Status {
+    PBFS_ASSIGN_OR_RETURN(used, inode_allocator_.Contains(ino));
+    return OkStatus();
+  }));
+  return used;
 }
 
 StatusOr<std::optional<Attributes>> FileSystemImpl::Reference(InodeNumber ino) {
@@ -300,8 +324,12 @@ Status FileSystemImpl::Rmdir(InodeNumber dir, std::string_view name) {
 
 // A directory may not move below itself. Gate held, so the tree stands still.
 Status FileSystemImpl::CheckNotBelow(InodeNumber moved, InodeNumber new_dir) {
+  uint64_t depth = 0;
   for (InodeNumber at = new_dir; at != root();) {
     if (at == moved) return ErrnoError(EINVAL, "directory moved below itself");
+    if (++depth > kDepthMax) {
+      return CorruptionError(absl::StrCat("inode ", at, ": parent: does not lead to the root"));
+    }
     InodeRef inode;
     PBFS_ASSIGN_OR_RETURN(inode, GetInode(at));
     at = ParentOf(*inode);

@@ -156,6 +156,13 @@ Status Orphans::FreeStep(Operation& operation, const InodeRef& inode, bool* done
 Status Orphans::FreeInode(InodeNumber ino) {
   InodeRef inode;
   PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  {
+    ReaderLock lock(inode->lock);
+    if (inode->disk.nlink != 0) {
+      return CorruptionError(
+          absl::StrCat("inode ", ino, ": nlink is ", inode->disk.nlink, ", but it is an orphan"));
+    }
+  }
   inode->range.Lock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
   writeback_.BeginExclusive(inode);
   writeback_.Unpromise(*inode, inode->pages.Drop(0, UINT64_MAX));

@@ -49,10 +49,10 @@ inline uint32_t FlagsIfWatched(Session& session, InodeNumber ino) {
   return attributes.ok() ? attributes->flags : 0;
 }
 inline bool SyncsChanges(Session& session, InodeNumber ino) {
-  return session.options().sync_attributes || (FlagsIfWatched(session, ino) & kInodeSync) != 0;
+  return session.sync_attributes() || (FlagsIfWatched(session, ino) & kInodeSync) != 0;
 }
 inline bool SyncsNames(Session& session, InodeNumber directory) {
-  return session.options().sync_names ||
+  return session.sync_names() ||
          (FlagsIfWatched(session, directory) & (kInodeSync | kInodeDirSync)) != 0;
 }
 // Answers a change of `ino` that has no other result.

@@ -91,7 +91,7 @@ void HandleTrim(fuse_req_t request, const void* in, size_t in_size) {
   Session& session = SessionOf(request);
   fstrim_range range = {};
   if (!TakeArgument(request, in, in_size, range)) return;
-  session.helper().Queue([&session, request, range, token = session.NewToken()] {
+  session.slow_helper().Queue([&session, request, range, token = session.NewToken()] {
     const auto trimmed = session.fs().Trim(range.start, range.len, range.minlen);
     if (!trimmed.ok()) return ReplyStatus(request, trimmed.status());
     fstrim_range result = range;

@@ -24,6 +24,18 @@ constexpr size_t kInitBufferBytes = 64 << 10;
 // Receive frames take no more than this part of a small cache.
 constexpr size_t kCacheShare = 4;
 
+// A handler of a WRITE keeps the frames of its payload while it waits for as many more, to put them
+// into a file at an odd offset. If all of them together could take every frame, none would ever
+// end.
+unsigned BlockedHandlersMax(const PageCache& cache, const WorkerPool::Options& workers) {
+  const size_t kept = cache.error_pages_max() + workers.loops * ReceiveFrames::kCount;
+  const size_t left = cache.data_frames_max() - std::min(kept, cache.data_frames_max());
+  const size_t handlers = left / (2 * ReceiveFrames::kCount);
+  // More of them may wait by one for each loop.
+  const size_t most = handlers - std::min<size_t>(handlers, workers.loops);
+  return std::clamp<unsigned>(static_cast<unsigned>(most), 1, workers.blocked_handlers_max);
+}
+
 // What name_to_handle_at(2) gives for a file of a FUSE mount.
 class KernelFileHandle {
  public:
@@ -99,9 +111,12 @@ Status Session::Start(FileSystem& fs) {
   WorkerPool::Options workers = options_.workers;
   const size_t loops_max = fs.page_cache().frames_total() / kCacheShare / ReceiveFrames::kCount;
   workers.loops = std::clamp<unsigned>(static_cast<unsigned>(loops_max), 1, workers.loops);
+  workers.blocked_handlers_max = BlockedHandlersMax(fs.page_cache(), workers);
   PBFS_ASSIGN_OR_RETURN(
       workers_, WorkerPool::Create(*transport_, fs.page_cache(), *this, in_flight_, workers));
   helper_ = std::make_unique<HelperThread>();
+  slow_helper_ = std::make_unique<HelperThread>();
+  SetSync(options_.sync_names, options_.sync_attributes);
   fuse_buf buffer = {};
   buffer.mem = init_request_.data();
   buffer.size = init_request_.size();
@@ -136,6 +151,7 @@ void Session::Stop() {
   workers_->Stop();
   workers_.reset();
   helper_.reset();
+  slow_helper_.reset();
   fs_ = nullptr;
 }
 

@@ -71,6 +71,8 @@ class Session : private WorkerPool::Processor {
   FileSystem& fs() { return *fs_; }
   const SessionOptions& options() const { return options_; }
   HelperThread& helper() { return *helper_; }
+  // For what takes long, and nobody else waits for.
+  HelperThread& slow_helper() { return *slow_helper_; }
   KernelView& kernel_view() { return kernel_view_; }
   InFlight::Token NewToken() { return in_flight_.Begin(); }
   InodeNumber InodeOf(uint64_t nodeid) const { return nodeid == kRootNodeId ? root_ : nodeid; }
@@ -96,12 +98,19 @@ class Session : private WorkerPool::Processor {
   // nobody refuses to open an immutable file for writing; so the first ones are served, for as long
   // as somebody who sets such a flag may be setting the filesystem up.
   bool ServesThisOpen() {
-    return serve_open_ || opens_served_.fetch_add(1, std::memory_order_relaxed) < kOpensServedMax;
+    return serve_open_ || opens_served_.fetch_add(1) < kOpensServedMax || serve_open_;
   }
   // There is an inode with one of kInodeWatched. False: the kernel leaves out OPENs already.
   bool NoteWatched() {
     serve_open_ = true;
-    return opens_served_.load(std::memory_order_relaxed) <= kOpensServedMax;
+    return opens_served_ <= kOpensServedMax;
+  }
+  // As SessionOptions has them, until a remount changes them.
+  bool sync_names() const { return sync_names_.load(std::memory_order_relaxed); }
+  bool sync_attributes() const { return sync_attributes_.load(std::memory_order_relaxed); }
+  void SetSync(bool names, bool attributes) {
+    sync_names_ = names;
+    sync_attributes_ = attributes;
   }
   // Access control lists are in use: wanted, and the kernel can.
   bool acls() const { return acls_; }
@@ -137,6 +146,8 @@ class Session : private WorkerPool::Processor {
   // Known when INIT is answered.
   std::atomic<bool> serve_open_{false};
   std::atomic<uint32_t> opens_served_{0};
+  std::atomic<bool> sync_names_{false};
+  std::atomic<bool> sync_attributes_{false};
   bool acls_ = false;
   bool long_setxattr_ = false;
   FileSystem* fs_ = nullptr;
@@ -144,6 +155,7 @@ class Session : private WorkerPool::Processor {
   InFlight in_flight_;
   KernelView kernel_view_;
   std::unique_ptr<HelperThread> helper_;
+  std::unique_ptr<HelperThread> slow_helper_;
   std::unique_ptr<WorkerPool> workers_;
   // Where we are mounted, and the device number there; set by NoteMountpoint().
   struct Place {

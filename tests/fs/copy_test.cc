@@ -4,6 +4,7 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <random>
 #include <thread>
 
@@ -144,6 +145,26 @@ TEST_F(CopyTest, BlocksAreWhereTheMapHasThem) {
   EXPECT_EQ(*fs_->BlockOf(ino, 2), 0u);   // Unwritten.
   EXPECT_EQ(*fs_->BlockOf(ino, 50), 0u);  // A hole.
   EXPECT_EQ(ErrnoOf(fs_->BlockOf(root(), 0).status()), EISDIR);
+}
+
+TEST_F(CopyTest, ASourceThatBecomesShorterLeavesTheRestOfTheTarget) {
+  constexpr size_t kBytes = 8 << 20;
+  const InodeNumber source = Make("source");
+  const InodeNumber target = Make("target", std::string(kBytes, 'b'));
+  for (int round = 0; round < 20; ++round) {
+    ASSERT_TRUE(client_->Write(source, 0, std::string(kBytes, 'a')).ok());
+    ASSERT_TRUE(client_->Write(target, 0, std::string(kBytes, 'b')).ok());
+    std::thread truncates([&] {
+      std::this_thread::sleep_for(std::chrono::microseconds(300 * round));
+      EXPECT_TRUE(client_->Truncate(source, 0).ok());
+    });
+    const auto copied = fs_->CopyRange({source, 0, kBytes}, {target, 0}, {});
+    truncates.join();
+    ASSERT_TRUE(copied.ok()) << copied.status();
+    const std::string bytes = Bytes(target);
+    ASSERT_EQ(bytes.size(), kBytes);
+    EXPECT_EQ(bytes.find_first_not_of('b', *copied), std::string::npos) << *copied;
+  }
 }
 
 }  // namespace

@@ -2,8 +2,13 @@
 // Files without a name, and renames that leave something behind.
 #include <sys/stat.h>
 
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 #include "fs/checker.h"
 #include "tests/support/fs_fixture.h"
+#include "tests/support/fs_image.h"
 
 #ifndef RENAME_WHITEOUT
 #define RENAME_WHITEOUT (1 << 2)
@@ -162,6 +167,84 @@ TEST_F(NamesTest, TwoNamesOfOneFileStayAndLeaveNoWhiteout) {
   ASSERT_TRUE(fs_->Rename(root(), "f", root(), "g", RENAME_WHITEOUT).ok());
   EXPECT_EQ(client_->Find(root(), "f").value_or(0), *file);
   EXPECT_EQ(fs_->GetAttributes(*file)->nlink, 2u);
+}
+
+// What open_by_handle_at(2) asks for, with a handle from before.
+TEST_F(NamesTest, AHandleOfWhatIsGoneFindsNothing) {
+  MakeAndMount();
+  constexpr int kFiles = 2000;
+  std::vector<InodeNumber> files;
+  for (int i = 0; i < kFiles; ++i) {
+    files.push_back(*client_->Create(root(), absl::StrCat("f", i)));
+  }
+  // Its blocks are written in place.
+  Unmount();
+  Mount();
+  for (const InodeNumber ino : files) EXPECT_EQ((*fs_->Lookup(ino, "."))->ino, ino);
+  for (int i = 0; i < kFiles; ++i) {
+    fs_->Forget(files[i], 1);
+    if (i != 7) ASSERT_TRUE(fs_->Unlink(root(), absl::StrCat("f", i)).ok());
+  }
+  ASSERT_TRUE(fs_->Remount(/*read_only=*/true).ok());
+  const auto expect_gone = [&] {
+    for (int i = 0; i < kFiles; ++i) {
+      const auto found = fs_->Lookup(files[i], ".");
+      ASSERT_TRUE(found.ok()) << found.status();
+      EXPECT_EQ(found->has_value(), i == 7) << i;
+    }
+    EXPECT_FALSE((*fs_->Lookup(uint64_t{1} << 60, ".")).has_value());
+    EXPECT_FALSE((*fs_->Lookup(0, ".")).has_value());
+  };
+  expect_gone();
+  ASSERT_TRUE(fs_->Remount(/*read_only=*/false).ok());
+  expect_gone();
+}
+
+// A handle that is asked for while its number is given to a new file.
+TEST_F(NamesTest, AHandleDoesNotGetInTheWayOfANewInode) {
+  for (int round = 0; round < 20; ++round) {
+    MakeAndMount();
+    std::vector<InodeNumber> files;
+    for (int i = 0; i < 20; ++i) {
+      files.push_back(*client_->Create(root(), absl::StrCat("f", i)));
+    }
+    for (int i = 0; i < 20; ++i) {
+      fs_->Forget(files[i], 1);
+      if (i % 2 == 0) ASSERT_TRUE(fs_->Unlink(root(), absl::StrCat("f", i)).ok());
+    }
+    Unmount();
+    Mount();
+    std::thread asks([&] {
+      for (const InodeNumber ino : files) {
+        const auto found = fs_->Lookup(ino, ".");
+        if (found.ok() && *found) fs_->Forget(ino, 1);
+      }
+    });
+    for (int i = 0; i < 10; ++i) {
+      const auto made = client_->Create(root(), absl::StrCat("new", i));
+      ASSERT_TRUE(made.ok()) << made.status();
+      EXPECT_TRUE(client_->Write(*made, 0, "new").ok());
+      EXPECT_EQ(*client_->Read(*made, 0, 10), "new");
+    }
+    asks.join();
+    Unmount();
+    ExpectClean();
+  }
+}
+
+TEST_F(NamesTest, ACycleOfParentsIsDamage) {
+  MakeAndMount();
+  const InodeNumber a = *client_->Mkdir(root(), "a");
+  const InodeNumber b = *client_->Mkdir(root(), "b");
+  ASSERT_TRUE(client_->Mkdir(root(), "x").ok());
+  Unmount();
+  {
+    ImageEditor editor(*device_);
+    editor.EditInode(a, [b](DiskInode& inode) { inode.parent = b; });
+    editor.EditInode(b, [a](DiskInode& inode) { inode.parent = a; });
+  }
+  Mount();
+  EXPECT_EQ(ErrnoOf(fs_->Rename(root(), "x", a, "y", 0, {})), EUCLEAN);
 }
 
 }  // namespace

@@ -89,6 +89,14 @@ at_once "in a sync directory" rw "mkdir sd && chattr +S sd && echo 3 >sd/f" sd/f
 at_once "a dirsync directory" rw "mkdir dd && chattr +D dd && mv s dd/s" dd/s empty
 at_once "other files" rw "echo 4 >other; echo 5 >kept; sync kept" other empty
 at_once "a rename from a sync directory" rw "mv sd/f moved" moved 3
+check "remount,sync: mounts" begin commit=60
+check "remount,sync: remounts" pbfs -o remount,rw,sync "$loop" "$mnt"
+check "remount,sync: is written" bash -c "echo 6 >'$mnt/r'"
+check "remount,sync: is shut down" pbfsctl shutdown "$mnt" --mode nologflush
+check "remount,sync: unmounts" end
+check "remount,sync: mounts again" begin rw
+check "remount,sync: is there" equal "$(contents "$mnt/r")" 6
+check "remount,sync: unmounts again" end
 check_clean "$loop"
 
 # --- Under load.

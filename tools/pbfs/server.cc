@@ -251,6 +251,10 @@ Status Server::MountFileSystem() {
 
 Status Server::Remounted(unsigned long flags) {
   fs_->SetAccessTimes(AccessTimesOf(flags));
+  // The kernel does not take dirsync away again.
+  const unsigned long synchronous = flags | (options_.kernel_flags & MS_DIRSYNC);
+  session_->SetSync((synchronous & (MS_SYNCHRONOUS | MS_DIRSYNC)) != 0,
+                    (synchronous & MS_SYNCHRONOUS) != 0);
   bool read_only = false;
   for (const MountEntry& entry : ReadMountTable()) {
     if (entry.device == mount_device_ && entry.is_pbfs()) read_only = entry.read_only;

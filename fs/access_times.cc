@@ -9,6 +9,7 @@
 #include <span>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 
 namespace pbfs {
 namespace {
@@ -19,7 +20,10 @@ using When = AccessTimePolicy::When;
 constexpr size_t kInodesPerTransaction = 32;
 // So many are stored at once, however lazy: they are pinned in memory.
 constexpr size_t kNotedMax = 4096;
-constexpr int64_t kLazyDelayNs = 3600'000'000'000;
+constexpr int64_t kSecondNs = 1'000'000'000;
+constexpr int64_t kLazyDelayNs = 3600 * kSecondNs;
+// Many are forgotten one after another.
+constexpr int64_t kForgottenDelayNs = kSecondNs / 4;
 constexpr int64_t kRelativeSeconds = 24 * 3600;
 
 constexpr OperationRunner::Needs kStoring{.space_blocks = 0, .privileged = true, .retry = false};
@@ -121,17 +125,34 @@ Status AccessTimes::Store(const InodeRef& inode) {
   });
 }
 
+void AccessTimes::NoteForgotten() {
+  if (!policy().lazy) return;
+  MutexLock lock(mutex_);
+  if (noted_.empty() || forgotten_) return;
+  forgotten_ = true;
+  wake_.Signal();
+}
+
+int64_t AccessTimes::DelayNs() const {
+  if (!policy().lazy) return options_.delay_ns;
+  if (forgotten_) return kForgottenDelayNs;
+  return options_.lazy_delay_ns ? options_.lazy_delay_ns() : kLazyDelayNs;
+}
+
 void AccessTimes::Loop() {
   for (;;) {
     {
       MutexLock lock(mutex_);
       while (noted_.empty() && !stopping_) wake_.Wait(mutex_);
-      const int64_t delay_ns = policy_.load().lazy ? kLazyDelayNs : options_.delay_ns;
-      if (!stopping_ && noted_.size() < kNotedMax) {
-        wake_.WaitFor(mutex_, std::chrono::duration_cast<std::chrono::milliseconds>(
-                                  std::chrono::nanoseconds(delay_ns)));
+      const int64_t begin = NowNs();
+      while (!stopping_ && noted_.size() < kNotedMax) {
+        const int64_t left_ns = DelayNs() - (NowNs() - begin);
+        if (left_ns <= 0) break;
+        wake_.WaitFor(mutex_,
+                      std::chrono::milliseconds(std::min(left_ns, kSecondNs) / 1'000'000 + 1));
       }
       if (stopping_) return;
+      forgotten_ = false;
     }
     const Status status = StoreAll();
     if (!status.ok() && ErrnoOf(status) != EROFS && options_.log) {

@@ -25,6 +25,8 @@ class AccessTimes {
   struct Options {
     AccessTimePolicy policy;
     int64_t delay_ns = 2'000'000'000;
+    // Instead when they are lazy; asked for every second. Empty: an hour.
+    std::function<int64_t()> lazy_delay_ns;
     std::function<void(const std::string&)> log;
   };
 
@@ -43,12 +45,18 @@ class AccessTimes {
   // Stores that of one inode, if it has one to store.
   Status Store(const InodeRef& inode);
 
+  // The kernel has forgotten an inode: lazy times are stored soon, as a filesystem of the kernel
+  // stores them when it drops an inode from memory.
+  void NoteForgotten() ABSL_LOCKS_EXCLUDED(mutex_);
+
   void SetPolicy(const AccessTimePolicy& policy) { policy_.store(policy); }
   AccessTimePolicy policy() const { return policy_.load(); }
 
  private:
   void Loop();
   bool IsDue(Inode& inode, const AccessTimePolicy& policy, Time now);
+  // How long times are kept now.
+  int64_t DelayNs() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   OperationRunner& runner_;
   const Options options_;
@@ -57,6 +65,7 @@ class AccessTimes {
   Mutex mutex_;
   CondVar wake_;
   std::vector<InodeRef> noted_ ABSL_GUARDED_BY(mutex_);
+  bool forgotten_ ABSL_GUARDED_BY(mutex_) = false;
   std::atomic<bool> stopping_{true};  // Changed with mutex_ held.
   Thread thread_;
 };

@@ -45,6 +45,8 @@ struct MountOptions {
   bool no_recovery = false;
   bool discard = false;
   AccessTimePolicy access_times = {.when = AccessTimePolicy::When::kNever};
+  // How long lazy times are kept, as of now; from any thread. Empty: an hour.
+  std::function<int64_t()> lazy_delay_ns;
   // Where warnings of the running filesystem go (one line each, no newline). May be empty.
   std::function<void(const std::string& line)> log;
 };

@@ -180,6 +180,7 @@ void FileSystemImpl::MakeParts() {
   AccessTimes::Options access_options;
   access_options.policy = options_.access_times;
   access_options.delay_ns = options_.commit_interval_ns * 2 / 5;
+  access_options.lazy_delay_ns = options_.lazy_delay_ns;
   access_options.log = options_.log;
   access_times_ = std::make_unique<AccessTimes>(*runner_, access_options);
 }

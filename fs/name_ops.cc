@@ -128,7 +128,9 @@ StatusOr<std::optional<Attributes>> FileSystemImpl::Reference(InodeNumber ino) {
 }
 
 void FileSystemImpl::Forget(InodeNumber ino, uint64_t count) {
-  if (inodes_.RemoveReferences(ino, count)) orphans_->Unreferenced(ino);
+  if (!inodes_.RemoveReferences(ino, count)) return;
+  orphans_->Unreferenced(ino);
+  access_times_->NoteForgotten();
 }
 
 Status FileSystemImpl::FillNewInode(Operation& operation, const InodeRef& child,

@@ -115,6 +115,26 @@ TEST_F(AccessTimesTest, AThreadStoresThemAfterAWhileUnlessLazy) {
   EXPECT_TRUE(Touched(file_));
 }
 
+TEST_F(AccessTimesTest, LazyOnesAreStoredInTheirTimeOrWhenTheKernelForgets) {
+  enum class Reason { kNone, kForgotten, kTime };
+  for (const Reason reason : {Reason::kNone, Reason::kForgotten, Reason::kTime}) {
+    Prepare({.when = When::kNever});
+    Unmount();
+    MountOptions options = With({.when = When::kAlways, .lazy = true});
+    options.commit_interval_ns = 50'000'000;
+    options.lazy_delay_ns = [reason] { return reason == Reason::kTime ? 1 : INT64_MAX; };
+    Mount(options);
+    ASSERT_EQ(*client_->Find(root(), "file"), file_);
+    ReadAll();
+    if (reason == Reason::kForgotten) fs_->Forget(file_, 1);
+    SleepFor(std::chrono::milliseconds(500));
+    CutPower(6);
+    Mount(With({.when = When::kNever}));
+    EXPECT_EQ(Touched(file_), reason != Reason::kNone);
+    Unmount();
+  }
+}
+
 TEST_F(AccessTimesTest, ReadOnlyNothingIsTouchedAndAfterwardsAllIsAsBefore) {
   Prepare({.when = When::kAlways});
   ReadAll();

@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -40,6 +41,14 @@ void TuneProcess() {
   WriteFile("/proc/self/oom_score_adj", "-1000");
   // What is touched stays; what is only reserved (most of the cache's arena, stacks) costs nothing.
   mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
+}
+
+int64_t LazyTimesDelayNs() {
+  int64_t seconds = 0;
+  std::ifstream file("/proc/sys/vm/dirtytime_expire_seconds");
+  // 0: never, in which a day is no less lazy.
+  if (!(file >> seconds) || seconds <= 0) seconds = 24 * 3600;
+  return seconds * 1'000'000'000;
 }
 
 void TuneBackingDevice(dev_t mount_device, bool fuseblk) {

@@ -10,6 +10,8 @@ namespace pbfs {
 void TuneProcess();
 
 // Lets the kernel read ahead and collect dirty pages on the mount as on a kernel filesystem's.
+// vm.dirtytime_expire_seconds: after how long this kernel stores times that were set lazily.
+int64_t LazyTimesDelayNs();
 void TuneBackingDevice(dev_t mount_device, bool fuseblk);
 
 }  // namespace pbfs

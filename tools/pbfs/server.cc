@@ -237,6 +237,7 @@ Status Server::MountFileSystem() {
   }
   options.log = [this](const std::string& line) { logger_.Write(line); };
   options.becomes_writable = true;
+  options.lazy_delay_ns = LazyTimesDelayNs;
   watched_ = std::make_unique<WatchedDevice>(*device_, WatchedDevice::Options{.log = options.log});
   PBFS_ASSIGN_OR_RETURN(fs_, FileSystem::Mount(*watched_, options));
   const MountReport& report = fs_->mount_report();

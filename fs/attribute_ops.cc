@@ -72,6 +72,9 @@ StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,
   bool capability = false;
   {
     ReaderLock lock(inode->lock);
+    if (request.of_writes && IsImmutable(inode->disk)) {
+      return AttributesLocked(*inode);
+    }
     PBFS_RETURN_IF_ERROR(CheckAttributeChange(inode->disk, request));
     capability = (request.uid || request.gid || request.size_bytes || request.kill_suidgid) &&
                  HasCapability(inode->disk);
@@ -176,7 +179,10 @@ Status FileSystemImpl::RemoveXattr(InodeNumber ino, std::string_view name) {
     DiskInode& disk = operation.Touch(inode, /*modified=*/false);
     // The kernel takes capabilities away from a file that is appended to.
     if (name != kCapabilityXattr || IsImmutable(disk)) PBFS_RETURN_IF_ERROR(CheckChange(disk));
-    return Xattrs(reader_, space_, hash_, disk).Remove(operation.transaction(), name);
+    const Status removed =
+        Xattrs(reader_, space_, hash_, disk).Remove(operation.transaction(), name);
+    // To take away a list that is not there is no error, unlike any other attribute.
+    return IsAclXattr(name) && ErrnoOf(removed) == ENODATA ? OkStatus() : removed;
   });
 }
 

@@ -81,6 +81,9 @@ struct SetAttributes {
   bool kill_suidgid = false;
   // With it: setgid goes in any case, as the caller is not in the file's group.
   bool kill_setgid = false;
+  // The times are those of earlier writes: an inode that has become immutable keeps its own, and
+  // that is no error.
+  bool of_writes = false;
 };
 
 struct Owner {

@@ -134,7 +134,6 @@ class FileSystemImpl final : public FileSystem {
                        Directory& names, const Owner& owner);
   Status RenameExchange(Operation& operation, const InodeRef& dir, std::string_view name,
                         const InodeRef& new_dir, std::string_view new_name);
-  StatusOr<bool> HasName(const InodeRef& directory, std::string_view name);
   Status CheckNotBelow(InodeNumber moved, InodeNumber new_dir);
   void MoveParent(Operation& operation, const InodeRef& child, const InodeRef& dir,
                   const InodeRef& new_dir);

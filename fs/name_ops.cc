@@ -455,14 +455,6 @@ Status FileSystemImpl::RenameExchange(Operation& operation, const InodeRef& dir,
   return OkStatus();
 }
 
-StatusOr<bool> FileSystemImpl::HasName(const InodeRef& directory, std::string_view name) {
-  ReaderLock lock(directory->lock);
-  PBFS_RETURN_IF_ERROR(CheckDirectory(directory->disk));
-  std::optional<Directory::Found> found;
-  PBFS_ASSIGN_OR_RETURN(found, Directory(reader_, space_, hash_, directory->disk).Find(name));
-  return found.has_value();
-}
-
 Status FileSystemImpl::Rename(InodeNumber dir, std::string_view name, InodeNumber new_dir,
                               std::string_view new_name, unsigned flags,
                               const Owner& whiteout_owner) {
@@ -485,13 +477,9 @@ Status FileSystemImpl::Rename(InodeNumber dir, std::string_view name, InodeNumbe
   };
   Status status = Run(needs, rename);
   if (ErrnoOf(status) == ENOSPC && flags != RENAME_WHITEOUT) {
-    // One that takes a name away may use the reserve, as an unlink may.
-    bool taken = flags == RENAME_EXCHANGE;
-    if (!taken) {
-      PBFS_ASSIGN_OR_RETURN(taken, HasName(to, new_name));
-    }
-    needs.privileged = taken;
-    if (taken) status = Run(needs, rename);
+    // It takes as many names away as it makes, so it may use the reserve, as an unlink may.
+    needs.privileged = true;
+    status = Run(needs, rename);
   }
   PBFS_RETURN_IF_ERROR(status);
   if (unlinked != 0) orphans_->Unlinked(unlinked);

@@ -91,6 +91,7 @@ void HandleGetAttr(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) 
   // With a file it is no stat(2): a write(2) is about to be collected by the kernel, or it looks
   // for the end of file. Without an error here a program that fills the filesystem would never end.
   const auto full = file != nullptr ? session.kernel_view().Full(nodeid) : std::nullopt;
+  session.kernel_view().ForgetWritten(nodeid);
   if (!full) return ReplyAttributes(request, session.fs().GetAttributes(ino));
   session.helper().Queue(
       [&session, request, nodeid, ino, bytes = *full, token = session.NewToken()] {
@@ -102,10 +103,12 @@ void HandleGetAttr(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) 
 }
 
 void HandleSetAttr(fuse_req_t request, fuse_ino_t nodeid, struct stat* values, int which,
-                   fuse_file_info*) {
+                   fuse_file_info* file) {
   Session& session = SessionOf(request);
   const InodeNumber ino = session.InodeOf(nodeid);
   SetAttributes change = SetAttributesFrom(*values, which);
+  // Nobody sets times alone through an open file but the kernel, for writes that it collected.
+  change.of_writes = file != nullptr && change.mtime && change.ctime && !change.size_bytes;
   // libfuse lets this bit pass: it knows it as FUSE_SET_ATTR_KILL_SUID.
   change.kill_suidgid = (which & FATTR_KILL_SUIDGID) != 0;
   if (change.uid || change.gid) change.kill_suidgid |= ChownKillsSuid(session, ino);

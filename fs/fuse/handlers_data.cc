@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <utility>
 
 #include "base/check.h"
@@ -121,9 +122,26 @@ void HandleRead(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset
 
 namespace {
 
+constexpr std::chrono::milliseconds kBlocksOutOfDateMax(1000);
+
+uint64_t BlocksOf(Session& session, uint64_t nodeid) {
+  const auto attributes = session.fs().GetAttributes(session.InodeOf(nodeid));
+  return attributes.ok() ? attributes->blocks_512 : 0;
+}
+
+// After a WRITE of what the kernel collected.
+void NoteBlocks(Session& session, uint64_t nodeid, uint64_t before) {
+  if (BlocksOf(session, nodeid) == before) return;
+  KernelView& view = session.kernel_view();
+  if (!view.NoteWritten(nodeid, before == 0)) return;
+  session.helper().QueueAfter(kBlocksOutOfDateMax, [&session, &view] {
+    for (const uint64_t written : view.TakeWritten()) session.DropKernelAttributes(written);
+  });
+}
+
 // Answers a WRITE. What the kernel then believes may have to be put right first.
 void ReplyWrite(Session& session, fuse_req_t request, uint64_t nodeid, const fuse_write_in& body,
-                const Status& status) {
+                uint64_t blocks_before, const Status& status) {
   const bool cached = (body.write_flags & FUSE_WRITE_CACHE) != 0;
   if (!status.ok()) {
     ReplyStatus(request, status);
@@ -135,6 +153,7 @@ void ReplyWrite(Session& session, fuse_req_t request, uint64_t nodeid, const fus
         [&session, nodeid, token = session.NewToken()] { session.DropKernelAttributes(nodeid); });
     return;
   }
+  if (cached) NoteBlocks(session, nodeid, blocks_before);
   const size_t size = body.size;
   const bool direct = !cached && (body.flags & O_DIRECT) != 0;
   if (!direct || !session.kernel_view().TakeRead(nodeid)) {
@@ -157,19 +176,26 @@ void HandleWrite(fuse_req_t request, fuse_ino_t nodeid, fuse_bufvec*, off_t offs
       std::make_shared<WriteJob>(session.fs().page_cache(), std::exchange(t_request->frames, {}));
   WriteFlags flags = WriteFlagsOf(session, body);
   if (flags.kill_suidgid) flags.kill_setgid = CallerLosesSetgid(request, session.InodeOf(nodeid));
-  session.fs().Write(
-      session.InodeOf(nodeid), static_cast<uint64_t>(offset), PayloadOf(*job, body.size), flags,
-      [token = session.NewToken(), &session, request, nodeid, body, job](const Status& status) {
-        job->answered.store(true, std::memory_order_release);
-        ReplyWrite(session, request, nodeid, body, status);
-      });
+  const uint64_t blocks = flags.from_page_cache ? BlocksOf(session, nodeid) : 0;
+  session.fs().Write(session.InodeOf(nodeid), static_cast<uint64_t>(offset),
+                     PayloadOf(*job, body.size), flags,
+                     [token = session.NewToken(), &session, request, nodeid, body, blocks,
+                      job](const Status& status) {
+                       job->answered.store(true, std::memory_order_release);
+                       ReplyWrite(session, request, nodeid, body, blocks, status);
+                     });
   if (job->answered.load(std::memory_order_acquire)) t_request->frames.swap(job->frames);
 }
 
 void HandleFsync(fuse_req_t request, fuse_ino_t nodeid, int datasync, fuse_file_info*) {
   Session& session = SessionOf(request);
   session.fs().Fsync(session.InodeOf(nodeid), datasync != 0,
-                     [request, token = session.NewToken()](const Status& status) {
+                     [&session, request, nodeid, token = session.NewToken()](const Status& status) {
+                       // Whoever asks for the fsync has the file open: nothing here waits for the
+                       // kernel to drop the inode.
+                       if (session.kernel_view().TakeWithoutBlocks(nodeid)) {
+                         session.DropKernelAttributes(nodeid);
+                       }
                        ReplyStatus(request, status);
                      });
 }

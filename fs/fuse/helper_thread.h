@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <thread>
 
 #include "base/mutex.h"
@@ -22,6 +24,9 @@ class HelperThread {
   // Runs what is queued first.
   ~HelperThread();
   void Queue(std::function<void()> job) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Runs it after a while; not at all if this object goes first.
+  void QueueAfter(std::chrono::milliseconds delay, std::function<void()> job)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   void Main();
@@ -29,6 +34,7 @@ class HelperThread {
   Mutex mutex_;
   CondVar changed_;
   std::deque<std::function<void()>> jobs_ ABSL_GUARDED_BY(mutex_);
+  std::multimap<int64_t, std::function<void()>> later_ ABSL_GUARDED_BY(mutex_);  // By NowNs().
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

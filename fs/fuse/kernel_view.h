@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -45,17 +48,58 @@ class KernelView {
     return found == full_.end() ? std::nullopt : std::optional(found->second);
   }
 
+  // --- Files that have other blocks than it was told, because data that it collected came. It asks
+  // for st_blocks again only when the file is closed; but tar, for one, takes a file without blocks
+  // for one hole.
+
+  // `had_none`: it may believe that there are none. True: DropWritten() is to be arranged.
+  bool NoteWritten(uint64_t nodeid, bool had_none) ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    bool& none = written_[nodeid];
+    none |= had_none;
+    any_written_.store(true, std::memory_order_relaxed);
+    return !std::exchange(drop_arranged_, true);
+  }
+  // It is about to be told.
+  void ForgetWritten(uint64_t nodeid) ABSL_LOCKS_EXCLUDED(mutex_) {
+    if (!any_written_.load(std::memory_order_relaxed)) return;
+    MutexLock lock(mutex_);
+    written_.erase(nodeid);
+  }
+  // True: it may believe that the file has no blocks, and is now to be told otherwise.
+  bool TakeWithoutBlocks(uint64_t nodeid) ABSL_LOCKS_EXCLUDED(mutex_) {
+    if (!any_written_.load(std::memory_order_relaxed)) return false;
+    MutexLock lock(mutex_);
+    const auto found = written_.find(nodeid);
+    if (found == written_.end() || !found->second) return false;
+    written_.erase(found);
+    return true;
+  }
+  std::vector<uint64_t> TakeWritten() ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    std::vector<uint64_t> nodeids;
+    for (const auto& [nodeid, none] : written_) nodeids.push_back(nodeid);
+    written_.clear();
+    any_written_.store(false, std::memory_order_relaxed);
+    drop_arranged_ = false;
+    return nodeids;
+  }
+
   // It has forgotten the file.
   void Forget(uint64_t nodeid) ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(mutex_);
     read_.erase(nodeid);
     full_.erase(nodeid);
+    written_.erase(nodeid);
   }
 
  private:
   Mutex mutex_;
   absl::flat_hash_set<uint64_t> read_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, uint64_t> full_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, bool> written_ ABSL_GUARDED_BY(mutex_);
+  bool drop_arranged_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> any_written_{false};  // Changed with mutex_ held.
 };
 
 }  // namespace pbfs::fuse

@@ -109,6 +109,18 @@ TEST_F(Flags, AnImmutableFile) {
   EXPECT_OK(unlink("f"));
 }
 
+TEST_F(Flags, ARefusedChangeOfAnImmutableFileLeavesNoError) {
+  File file("f", O_RDWR);
+  ASSERT_OK(fsync(file));
+  ASSERT_OK(SetFlags("f", FS_IMMUTABLE_FL));
+  EXPECT_FAILS(EPERM, fallocate(file, 0, 0, 5));
+  EXPECT_FAILS(EPERM, fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 5));
+  EXPECT_OK(fsync(file));
+  File other("d/f", O_RDWR);
+  EXPECT_OK(syncfs(other));
+  EXPECT_EQ(ReadFile("f"), "contents");
+}
+
 TEST_F(Flags, AnImmutableDirectory) {
   ASSERT_OK(SetFlags("d", FS_IMMUTABLE_FL));
   EXPECT_FAILS(EPERM, TryOpen("d/new", O_CREAT | O_RDWR));

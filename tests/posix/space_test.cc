@@ -102,6 +102,8 @@ TEST_F(Space, WorkOnAFullFilesystem) {
   }
   EXPECT_OK(chmod("d/51", 0600));
   EXPECT_OK(rename("d/52", "d/51"));
+  EXPECT_OK(rename("d/51", "d/renamed"));
+  EXPECT_OK(rename("d/renamed", "moved"));
   EXPECT_OK(truncate("d/53", 10));
   for (int i = 54; i < 100; ++i) EXPECT_OK(unlink(("d/" + std::to_string(i)).c_str()));
   {
@@ -232,6 +234,22 @@ TEST_F(Space, TheLimitHoldsForCopies) {
     EXPECT_FAILS(EFBIG, copy_file_range(from, nullptr, to, &offset, 50'000, 0));
     EXPECT_EQ(Stat(to).st_size, 100'000);
   });
+}
+
+// tar(1), for one, takes a file without blocks for one hole.
+TEST_F(Space, BlocksOfAFileThatIsOpen) {
+  File file("f");
+  ASSERT_OK(ftruncate(file, 50 << 20));
+  EXPECT_EQ(Stat(file).st_blocks, 0);
+  WriteRange(file, 10 << 20, Pattern(4000));
+  ASSERT_OK(fsync(file));
+  EXPECT_GT(Stat("f").st_blocks, 0);
+  WriteRange(file, 20 << 20, Pattern(1 << 20));
+  ASSERT_OK(sync_file_range(
+      file, 0, 0,
+      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER));
+  for (int i = 0; i < 50 && Stat("f").st_blocks < 2048; ++i) usleep(100'000);
+  EXPECT_GE(Stat("f").st_blocks, 2048);
 }
 
 TEST_F(Space, BlocksOfAFile) {

@@ -412,7 +412,7 @@ void FileSystemImpl::InsertPages(const InodeRef& inode, uint64_t offset_bytes,
 // ---- Fsync, seek --------------------------------------------------------------------------------
 
 void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
-  if (!writing_) return done(CheckRunning());
+  if (!writing_) return done(SyncedWhileReadOnly());
   StatusOr<InodeRef> found = GetInode(ino);
   if (!found.ok()) {
     done(found.status());

@@ -102,6 +102,11 @@ class FileSystemImpl final : public FileSystem {
   void MakeParts();
   Status StartWriting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(remount_mutex_);
   // Everything is written back; the log is clean, unless it had failed itself.
+  // What an fsync says while nothing is written: an error, if what was written before did not all
+  // become durable.
+  Status SyncedWhileReadOnly() ABSL_LOCKS_EXCLUDED(end_mutex_);
+  void NoteEnd(const Status& status) ABSL_LOCKS_EXCLUDED(end_mutex_);
+  void SayReadOnly(std::string_view what, const Status& status);
   Status StopWriting();
 
   bool DiscardsFreed() const { return options_.discard && device_.geometry().can_discard; }
@@ -219,6 +224,8 @@ class FileSystemImpl final : public FileSystem {
   // Between StartWriting() and StopWriting().
   std::atomic<bool> writing_{false};
   Mutex remount_mutex_;
+  Mutex end_mutex_;
+  Status end_of_writing_ ABSL_GUARDED_BY(end_mutex_);  // By a remount.
   Mutex label_mutex_;
   std::string label_ ABSL_GUARDED_BY(label_mutex_);
   uint64_t anchor_generation_ = 0;

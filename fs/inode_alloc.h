@@ -17,7 +17,7 @@ namespace pbfs {
 // Inode slots: chunks of up to eight inode blocks, indexed by one tree per group. Chunks are added
 // when no slot is free and given back when they empty.
 //
-// Gate held for everything; a filesystem that is read-only needs none for Contains().
+// Gate held for everything (Log::WhileStill for Contains()).
 class InodeAllocator {
  public:
   // Both borrowed.

@@ -66,6 +66,16 @@ class Log {
   StatusOr<std::unique_ptr<Transaction>> Begin(uint32_t blocks = kTransactionBlocksMax)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Runs `body` while no transaction is open, also when the log has failed or is stopped: for
+  // reading what only transactions change. It changes nothing and takes no lock that one takes.
+  template <typename Body>
+  auto WhileStill(const Body& body) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    LockGate();
+    auto result = body();
+    UnlockGate();
+    return result;
+  }
+
   using Done = std::function<void(const Status&)>;
   // Calls `done` once checkpoint `sequence` is durable (at once if it is already). The call comes
   // from the log writer's thread, or from this one.

@@ -235,7 +235,8 @@ Status FileSystemImpl::StopWriting() {
 
 Status FileSystemImpl::Unmount() {
   MutexLock lock(remount_mutex_);
-  if (!writing_ || shut_down_) return OkStatus();
+  if (shut_down_) return OkStatus();
+  if (!writing_) return SyncedWhileReadOnly();
   orphans_->ForgetReferences();
   return StopWriting();
 }
@@ -243,23 +244,48 @@ Status FileSystemImpl::Unmount() {
 Status FileSystemImpl::Remount(bool read_only) {
   LongMutexLock lock(remount_mutex_);
   PBFS_RETURN_IF_ERROR(CheckRunning());
-  if (read_only == read_only_) return OkStatus();
+  if (read_only == read_only_) return read_only ? SyncedWhileReadOnly() : OkStatus();
   PBFS_RETURN_IF_ERROR(log_->error());
   if (!read_only) {
     if (must_be_read_only_) return ErrnoError(EROFS, "it can only be mounted read-only");
     const Status started = StartWriting();
     if (started.ok()) {
       read_only_ = false;
-    } else if (writing_) {
-      (void)StopWriting();
+    } else {
+      SayReadOnly("remount, read-write", started);
+      if (writing_) (void)StopWriting();
+      NoteEnd(started);
     }
     return started;
   }
   read_only_ = true;
   Status status = writeback_->FlushAll();
-  if (status.ok()) return StopWriting();
-  read_only_ = false;
+  if (!status.ok()) {
+    read_only_ = false;
+    return status;
+  }
+  status = StopWriting();
+  if (!status.ok()) SayReadOnly("remount, read-only", status);
+  NoteEnd(status);
   return status;
+}
+
+void FileSystemImpl::NoteEnd(const Status& status) {
+  MutexLock lock(end_mutex_);
+  end_of_writing_ = status;
+}
+
+void FileSystemImpl::SayReadOnly(std::string_view what, const Status& status) {
+  if (!options_.log) return;
+  options_.log(absl::StrCat(absl::string_view(what.data(), what.size()), ": ", status.message(),
+                            "; the filesystem is read-only now"));
+}
+
+Status FileSystemImpl::SyncedWhileReadOnly() {
+  PBFS_RETURN_IF_ERROR(CheckRunning());
+  PBFS_RETURN_IF_ERROR(log_->error());
+  MutexLock lock(end_mutex_);
+  return end_of_writing_;
 }
 
 void FileSystemImpl::MakeRoom() {
@@ -336,7 +362,7 @@ Status FileSystemImpl::SetLabel(std::string_view label) {
 }
 
 void FileSystemImpl::SyncAll(Done done) {
-  if (!writing_) return done(CheckRunning());
+  if (!writing_) return done(SyncedWhileReadOnly());
   (void)access_times_->StoreAll();  // An error of the log is met below.
   // One file that cannot be written leaves the others their due: the error comes at the end.
   writeback_->FlushAllAsync([this, done = std::move(done)](const Status& written) {

@@ -106,16 +106,7 @@ StatusOr<std::optional<Attributes>> FileSystemImpl::Lookup(InodeNumber dir, std:
 
 StatusOr<bool> FileSystemImpl::IsInUse(InodeNumber ino) {
   PBFS_RETURN_IF_ERROR(CheckRunning());
-  if (read_only_) {
-    LongMutexLock lock(remount_mutex_);
-    if (read_only_) return inode_allocator_.Contains(ino);
-  }
-  bool used = false;
-  PBFS_RETURN_IF_ERROR(Run({.space_blocks = 0, .privileged = true}, [&](Operation&) -> Status {
-    PBFS_ASSIGN_OR_RETURN(used, inode_allocator_.Contains(ino));
-    return OkStatus();
-  }));
-  return used;
+  return log_->WhileStill([&] { return inode_allocator_.Contains(ino); });
 }
 
 StatusOr<std::optional<Attributes>> FileSystemImpl::Reference(InodeNumber ino) {

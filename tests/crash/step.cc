@@ -329,6 +329,8 @@ void Runner::DoWrite(const Step& step) {
   const uint64_t offset = step.a == Step::kAtEnd ? s_.Size(step.path) : step.a;
   if (step.kind == StepKind::kSyncWrite) {
     s_.WriteSync(step.path, offset, step.b);
+  } else if (step.kind == StepKind::kCopy) {
+    s_.Copy(step.path, step.other, step.a == Step::kAtEnd ? 0 : step.a, step.b);
   } else if (step.kind == StepKind::kWrite) {
     s_.WriteBuffered(step.path, offset, step.b);
   } else {
@@ -400,6 +402,7 @@ void Runner::Do(const Step& step) {
     case StepKind::kDirect:
     case StepKind::kMmapWrite:
     case StepKind::kSyncWrite:
+    case StepKind::kCopy:
       return DoWrite(step);
     case StepKind::kAllocate:
     case StepKind::kAllocateKeep:
@@ -407,8 +410,6 @@ void Runner::Do(const Step& step) {
     case StepKind::kZeroRange:
     case StepKind::kZeroRangeKeep:
       return DoFallocate(step);
-    case StepKind::kCopy:
-      return s_.Copy(step.path, step.other, step.a == Step::kAtEnd ? 0 : step.a, step.b);
     case StepKind::kWhiteout:
       return s_.Rename(step.path, step.other, RENAME_WHITEOUT);
     case StepKind::kTmpfile:

@@ -492,5 +492,23 @@ TEST_F(DeviceErrorTest, TheCheckerTellsWhatCannotBeReadFromWhatIsWrong) {
               HasSubstr(absl::StrCat("block ", superblock.state_block, ": read failed")));
 }
 
+TEST_F(DeviceErrorTest, ARemountThatFailsIsNotForgotten) {
+  const InodeNumber file = Make("file", "");
+  ASSERT_TRUE(client_->Sync().ok());
+  ASSERT_TRUE(client_->Write(file, 0, Bytes(9000)).ok());
+  uint64_t writes = 0;
+  // The data is written, the log is not.
+  device_.SetDecide([&writes](const IoRequest& request) {
+    return request.op == IoOp::kWrite && ++writes > 1 ? EIO : 0;
+  });
+  EXPECT_FALSE(fs_->Remount(/*read_only=*/true).ok());
+  EXPECT_THAT(Log(), HasSubstr("read-only now"));
+  device_.SetDecide(nullptr);
+  EXPECT_FALSE(fs_->Remount(/*read_only=*/true).ok());
+  EXPECT_FALSE(client_->Fsync(file).ok());
+  EXPECT_FALSE(client_->Sync().ok());
+  EXPECT_FALSE(fs_->Unmount().ok());
+}
+
 }  // namespace
 }  // namespace pbfs

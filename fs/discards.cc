@@ -10,17 +10,16 @@ namespace {
 // So much is out of use at once while it is trimmed: who needs it, waits.
 constexpr uint32_t kTrimRunBlocks = (64 << 20) / kBlockBytes;
 
-// Adjacent runs of a group become one.
-std::vector<Transaction::Freed> Merged(std::vector<Transaction::Freed> freed) {
+// Adjacent runs become one.
+std::vector<BlockRun> Merged(std::vector<Transaction::Freed> freed) {
   std::sort(freed.begin(), freed.end(),
             [](const auto& a, const auto& b) { return a.block < b.block; });
-  std::vector<Transaction::Freed> runs;
+  std::vector<BlockRun> runs;
   for (const Transaction::Freed& run : freed) {
-    if (!runs.empty() && runs.back().block + runs.back().length == run.block &&
-        AgOf(runs.back().block) == AgOf(run.block)) {
+    if (!runs.empty() && runs.back().block + runs.back().length == run.block) {
       runs.back().length += run.length;
     } else {
-      runs.push_back(run);
+      runs.push_back({run.block, run.length});
     }
   }
   return runs;
@@ -78,10 +77,8 @@ void Discards::Loop() {
       if (stopping_) return;
       freed.swap(queue_);
     }
-    for (const Transaction::Freed& run : Merged(freed)) {
-      Discard({run.block, run.length});
-      space_.ReleaseFreed({run});  // At once: somebody may wait for it.
-    }
+    for (const BlockRun& run : Merged(freed)) Discard(run);
+    space_.ReleaseFreed(freed);
     MutexLock lock(mutex_);
     if (queue_.empty()) space_.SetReleasing(false);
   }

@@ -83,6 +83,7 @@ class Client {
     Status status;
     Model::Promise promise;
     Model::FileId file = Model::kRoot;
+    uint64_t rewrites = 0;  // Of the file, when it began.
   };
   std::unique_ptr<PendingSync> FsyncStart(std::string_view path, bool datasync = false);
   void Await(PendingSync& pending);
@@ -130,6 +131,8 @@ class Client {
   bool Lacks(std::string_view path);
   bool LacksParent(std::string_view path);
   bool IsSync(Model::FileId id);
+  // An operation has put other bytes into the file.
+  void NoteRewritten(Model::FileId id);
   bool Shows(Model::FileId id, uint64_t offset, const std::string& bytes);
   Place Find(std::string_view path) const;
   Model::Node& NodeOf(Model::FileId id) { return model_.tree().at(id); }
@@ -173,6 +176,7 @@ class Client {
   Model model_;
   std::map<Model::FileId, InodeNumber> inodes_;
   std::map<Model::FileId, uint32_t> writes_;
+  std::map<Model::FileId, uint64_t> rewrites_;
   std::map<std::string, Model::FileId, std::less<>> handles_;
   std::map<Model::FileId, Change> noted_;
   Time began_;  // The running operation.

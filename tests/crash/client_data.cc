@@ -69,7 +69,8 @@ void Client::DoWrite(std::string_view path, uint64_t offset, size_t length,
       !status.ok() && session_.accepts_failures() && sync && Shows(place.id, offset, bytes);
   if (accepted) session_.Failed(status, "O_DSYNC write");
   if (status.ok() || accepted) {
-    session_.NoteSync(*this, place.id, accepted ? status : OkStatus());
+    NoteRewritten(place.id);
+    if (accepted) session_.NoteSync(*this, place.id, status);
   }
   {
     MutexLock lock(session_.models_mutex());
@@ -86,6 +87,11 @@ void Client::DoWrite(std::string_view path, uint64_t offset, size_t length,
   if (sync && status.ok()) {
     Acknowledge(status, model_.PromiseOf(place.id, /*datasync=*/true), "O_DSYNC write");
   }
+}
+
+void Client::NoteRewritten(Model::FileId id) {
+  ++rewrites_[id];
+  session_.NoteSync(*this, id, OkStatus());
 }
 
 bool Client::IsSync(Model::FileId id) {
@@ -132,7 +138,7 @@ void Client::Truncate(std::string_view path, uint64_t size) {
     after.resize(size, '\0');
     model_.SetBytes(place.id, std::move(after), /*resized=*/true);
     Note(place.id, Modified());
-    session_.NoteSync(*this, place.id, OkStatus());
+    NoteRewritten(place.id);
   }
   End(status, "truncate");
 }
@@ -161,7 +167,7 @@ void Client::Fallocate(std::string_view path, int mode, uint64_t offset, uint64_
   if (after != before) {
     const bool resized = after.size() != before.size();
     model_.SetBytes(place.id, std::move(after), resized);
-    session_.NoteSync(*this, place.id, OkStatus());
+    NoteRewritten(place.id);
   }
   End(status, "fallocate");
 }
@@ -184,9 +190,11 @@ uint64_t Client::CopyPart(const FileRange& from, Model::FileId source, Model::Fi
   if (from.offset_bytes >= size) return 0;
   uint64_t length = std::min(from.length_bytes, size - from.offset_bytes);
   const auto data = fs().Seek(from.ino, from.offset_bytes, SEEK_DATA);
-  const bool hole = !data.ok() || *data > from.offset_bytes;
-  const auto end = hole ? data : fs().Seek(from.ino, from.offset_bytes, SEEK_HOLE);
+  const bool in_hole = !data.ok() || *data > from.offset_bytes;
+  const auto end = in_hole ? data : fs().Seek(from.ino, from.offset_bytes, SEEK_HOLE);
   if (end.ok()) length = std::min(length, *end - from.offset_bytes);
+  // A hole is made as fallocate(2) and truncate(2) make it; a short one is zeroes like any data.
+  const bool hole = in_hole && length >= kBlockBytes;
   Begin();
   const auto copied = fs().CopyRange({from.ino, from.offset_bytes, length},
                                      {InodeOf(target), from.offset_bytes}, {});
@@ -199,7 +207,6 @@ uint64_t Client::CopyPart(const FileRange& from, Model::FileId source, Model::Fi
     if (after.size() < from.offset_bytes + *copied) after.resize(from.offset_bytes + *copied, '\0');
     after.replace(from.offset_bytes, *copied,
                   model_.Bytes(source).substr(from.offset_bytes, *copied));
-    // A hole is made as fallocate(2) and truncate(2) make it.
     if (hole) {
       Note(target, Modified());
     } else {
@@ -211,7 +218,7 @@ uint64_t Client::CopyPart(const FileRange& from, Model::FileId source, Model::Fi
   if (copied.ok() || after != before) {
     const bool resized = hole && after.size() != before.size();
     model_.SetBytes(target, std::move(after), resized);
-    session_.NoteSync(*this, target, OkStatus());
+    NoteRewritten(target);
   }
   End(copied.status(), "copy");
   return copied.ok() ? *copied : 0;
@@ -255,6 +262,7 @@ std::unique_ptr<Client::PendingSync> Client::FsyncStart(std::string_view path, b
   const Model::FileId id = Find(path).id;
   pending->promise = model_.PromiseOf(id, datasync);
   pending->file = id;
+  pending->rewrites = rewrites_[id];
   fs().Fsync(InodeOf(id), datasync, [raw = pending.get()](const Status& status) {
     raw->status = status;
     raw->done.Set();
@@ -265,7 +273,10 @@ std::unique_ptr<Client::PendingSync> Client::FsyncStart(std::string_view path, b
 void Client::Await(PendingSync& pending) {
   pending.done.Wait();
   if (!pending.begun) return;
-  session_.NoteSync(*this, pending.file, pending.status);
+  // What was written since may have replaced the pages that it failed for.
+  if (pending.status.ok() || rewrites_[pending.file] == pending.rewrites) {
+    session_.NoteSync(*this, pending.file, pending.status);
+  }
   Acknowledge(pending.status, pending.promise, "fsync");
 }
 

@@ -101,12 +101,12 @@ class FileSystemImpl final : public FileSystem {
   // Makes the parts that change the filesystem; StartWriting() starts them.
   void MakeParts();
   Status StartWriting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(remount_mutex_);
-  // Everything is written back; the log is clean, unless it had failed itself.
   // What an fsync says while nothing is written: an error, if what was written before did not all
   // become durable.
   Status SyncedWhileReadOnly() ABSL_LOCKS_EXCLUDED(end_mutex_);
   void NoteEnd(const Status& status) ABSL_LOCKS_EXCLUDED(end_mutex_);
   void SayReadOnly(std::string_view what, const Status& status);
+  // Everything is written back; the log is clean, unless it had failed itself.
   Status StopWriting();
 
   bool DiscardsFreed() const { return options_.discard && device_.geometry().can_discard; }

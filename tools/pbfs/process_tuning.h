@@ -9,9 +9,10 @@ namespace pbfs {
 // refuses (an ordinary user) is done without. REQUIRES: no other thread and no ring exists yet.
 void TuneProcess();
 
-// Lets the kernel read ahead and collect dirty pages on the mount as on a kernel filesystem's.
 // vm.dirtytime_expire_seconds: after how long this kernel stores times that were set lazily.
 int64_t LazyTimesDelayNs();
+
+// Lets the kernel read ahead and collect dirty pages on the mount as on a kernel filesystem's.
 void TuneBackingDevice(dev_t mount_device, bool fuseblk);
 
 }  // namespace pbfs

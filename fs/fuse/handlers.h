@@ -41,13 +41,14 @@ void AfterSync(Session& session, bool wanted, InodeNumber ino, Then then) {
                      [then, token = session.NewToken()](const Status& status) { then(status); });
 }
 
-// Whether a change of the inode, or of names in the directory, is to be durable when it is
-// answered: as the mount's options or the inode's flags have it.
+// The inode's flags, where some inode has one that the kernel does not know; else 0.
 inline uint32_t FlagsIfWatched(Session& session, InodeNumber ino) {
   if (!session.serves_open()) return 0;
   const auto attributes = session.fs().GetAttributes(ino);
   return attributes.ok() ? attributes->flags : 0;
 }
+// Whether a change of the inode, or of names in the directory, is to be durable when it is
+// answered: as the mount's options or the inode's flags have it.
 inline bool SyncsChanges(Session& session, InodeNumber ino) {
   return session.sync_attributes() || (FlagsIfWatched(session, ino) & kInodeSync) != 0;
 }

@@ -76,11 +76,13 @@ Status MaySetFlags(uint32_t uid, const Attributes& attributes, const FlagChange&
 
 // On the helper thread: the kernel's dirty pages are from before the flags, and its attributes are
 // out of date afterwards.
-void ApplyFlags(fuse_req_t request, fuse_ino_t nodeid, uint32_t uid, const FlagChange& change) {
+void ApplyFlags(fuse_req_t request, fuse_ino_t nodeid, uint32_t uid, FlagChange change) {
   Session& session = SessionOf(request);
   const InodeNumber ino = session.InodeOf(nodeid);
   const auto found = session.fs().GetAttributes(ino);
   if (!found.ok()) return ReplyStatus(request, found.status());
+  // What struct fsxattr cannot say stays.
+  if (change.project) change.flags |= found->flags & kInodeDirSync;
   const Status may_set = MaySetFlags(uid, *found, change);
   if (!may_set.ok()) return ReplyStatus(request, may_set);
   const uint32_t watched = change.flags & ~found->flags & kInodeWatched;

@@ -221,6 +221,8 @@ TEST_F(Flags, OnlyDirectoriesAreDirsync) {
     return;
   }
   EXPECT_EQ(GetFlags("d"), FS_DIRSYNC_FL);
+  EXPECT_OK(SetExtended("d", GetExtended("d"))) << "which has no flag for it";
+  EXPECT_EQ(GetFlags("d"), FS_DIRSYNC_FL);
   WriteFile("d/new", "x");
   ASSERT_OK(mkdir("d/sub", 0755));
   EXPECT_EQ(GetFlags("d/new"), 0);

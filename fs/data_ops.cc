@@ -266,7 +266,8 @@ StatusOr<std::vector<PagePromise>> FileSystemImpl::MissingPromises(Inode& inode,
 }
 
 StatusOr<std::vector<PagePromise>> FileSystemImpl::ReserveRange(const InodeRef& inode,
-                                                                uint64_t first, uint64_t count) {
+                                                                uint64_t first, uint64_t count,
+                                                                SpaceClass by) {
   for (int attempt = 0;; ++attempt) {
     std::vector<PagePromise> missing;
     PBFS_ASSIGN_OR_RETURN(missing, MissingPromises(*inode, first, count));
@@ -275,7 +276,7 @@ StatusOr<std::vector<PagePromise>> FileSystemImpl::ReserveRange(const InodeRef& 
       needed.blocks += promise == PagePromise::kBlock ? 1 : 0;
       needed.conversions += promise == PagePromise::kConversion ? 1 : 0;
     }
-    if (writeback_->ReserveFor(*inode, needed)) return missing;
+    if (writeback_->ReserveFor(*inode, needed, by)) return missing;
     if (attempt == 1) return ErrnoError(ENOSPC, "no space left");
     MakeRoom();
     PBFS_RETURN_IF_ERROR(log_->ForceAll());
@@ -368,7 +369,9 @@ Status FileSystemImpl::WritePages(const InodeRef& inode, uint64_t offset_bytes,
     PBFS_RETURN_IF_ERROR(FillPage(inode, last, hold));
   }
   std::vector<PagePromise> promises;
-  PBFS_ASSIGN_OR_RETURN(promises, ReserveRange(inode, first, last - first + 1));
+  PBFS_ASSIGN_OR_RETURN(promises, ReserveRange(inode, first, last - first + 1,
+                                               flags.from_page_cache ? SpaceClass::kCollected
+                                                                     : SpaceClass::kOrdinary));
   InsertPages(inode, offset_bytes, payload, size, promises);
   // Whatever has happened meanwhile: no round would ever take pages behind the end.
   if (end > size) inode->size.store(end, std::memory_order_release);

@@ -44,6 +44,9 @@ struct MountOptions {
   // Mount read-only without replaying the log.
   bool no_recovery = false;
   bool discard = false;
+  // A part of the space (1/32, at most 16 MiB) is kept for writes from the kernel's page cache,
+  // which it accepted without asking.
+  bool collects_writes = false;
   AccessTimePolicy access_times = {.when = AccessTimePolicy::When::kNever};
   // How long lazy times are kept, as of now; from any thread. Empty: an hour.
   std::function<int64_t()> lazy_delay_ns;
@@ -119,8 +122,10 @@ struct SpaceStats {
 inline constexpr int kXattrKillSetgid = 1 << 16;
 
 struct WriteFlags {
-  bool from_page_cache = false;  // FUSE_WRITE_CACHE: do not touch times.
-  bool sync_data = false;        // O_DSYNC or O_SYNC: answer when durable.
+  // FUSE_WRITE_CACHE: write(2) ended long ago. Does not touch times, and has the space that is kept
+  // for such writes.
+  bool from_page_cache = false;
+  bool sync_data = false;  // O_DSYNC or O_SYNC: answer when durable.
   // As in SetAttributes.
   bool kill_suidgid = false;
   bool kill_setgid = false;
@@ -290,6 +295,8 @@ class FileSystem {
 
   // --- Whole filesystem
   virtual StatusOr<SpaceStats> StatFs() = 0;
+  // Of StatFs(). Reads one number, without a lock.
+  virtual uint64_t AvailableBytes() const = 0;
   // Tells the device of free space in [start, start + length) of it, in runs of at least
   // `minimum_bytes`; returns how many bytes. EINVAL: out of range; EOPNOTSUPP: the device cannot.
   virtual StatusOr<uint64_t> Trim(uint64_t start_bytes, uint64_t length_bytes,

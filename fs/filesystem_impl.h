@@ -85,6 +85,7 @@ class FileSystemImpl final : public FileSystem {
   StatusOr<BlockNumber> BlockOf(InodeNumber ino, uint64_t file_block) override;
 
   StatusOr<SpaceStats> StatFs() override;
+  uint64_t AvailableBytes() const override;
   StatusOr<uint64_t> Trim(uint64_t start_bytes, uint64_t length_bytes,
                           uint64_t minimum_bytes) override;
   std::string Label() override;
@@ -184,7 +185,7 @@ class FileSystemImpl final : public FileSystem {
   Status DropCapability(Operation& operation, DiskInode& disk);
   // Promises the pages of the range what they need and do not have yet, and says what.
   StatusOr<std::vector<PagePromise>> ReserveRange(const InodeRef& inode, uint64_t first,
-                                                  uint64_t count);
+                                                  uint64_t count, SpaceClass by);
   void InsertPages(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,
                    uint64_t size, const std::vector<PagePromise>& promises);
   StatusOr<std::vector<PagePromise>> MissingPromises(Inode& inode, uint64_t first, uint64_t count);

@@ -189,6 +189,7 @@ Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence)
   zero_page_ = pages_.Allocate();
   std::memset(zero_page_->data, 0, kPageBytes);
   PBFS_RETURN_IF_ERROR(space_.Load());
+  if (options_.collects_writes) space_.KeepForCollected();
   PBFS_RETURN_IF_ERROR(inode_allocator_.Load());
   PBFS_RETURN_IF_ERROR(LoadWatched());
   MakeParts();
@@ -328,12 +329,17 @@ StatusOr<SpaceStats> FileSystemImpl::StatFs() {
   return Space();
 }
 
+uint64_t FileSystemImpl::AvailableBytes() const {
+  const uint64_t blocks = space_.available_blocks();
+  const uint64_t kept = space_.kept_blocks();
+  return blocks > kept ? (blocks - kept) * kBlockBytes : 0;
+}
+
 SpaceStats FileSystemImpl::Space() {
   SpaceStats stats{};
   stats.blocks_total = superblock_.total_blocks - superblock_.log_blocks;
   stats.blocks_free = space_.available_blocks();
-  const uint64_t pool = space_.reserve_pool_blocks();
-  stats.blocks_available = stats.blocks_free > pool ? stats.blocks_free - pool : 0;
+  stats.blocks_available = AvailableBytes() / kBlockBytes;
   const uint64_t inodes_used = inode_allocator_.used_count();
   stats.inodes_free = stats.blocks_available * kInodesPerBlock;
   stats.inodes_total = inodes_used + stats.inodes_free;

@@ -91,7 +91,8 @@ void Operation::Restore() {
 }
 
 Status OperationRunner::RunOnce(const Needs& needs, const Body& body) {
-  if (!space_.Reserve(needs.space_blocks, needs.privileged)) {
+  if (!space_.Reserve(needs.space_blocks,
+                      needs.privileged ? SpaceClass::kPrivileged : SpaceClass::kOrdinary)) {
     return ErrnoError(ENOSPC, "no space left for metadata");
   }
   auto transaction = log_.Begin();

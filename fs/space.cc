@@ -58,8 +58,24 @@ Status SpaceManager::Load() {
 
 // ---- Promises -----------------------------------------------------------------------------------
 
-bool SpaceManager::Reserve(uint64_t blocks, bool privileged) {
-  const int64_t floor = privileged ? 0 : static_cast<int64_t>(reserve_pool_);
+void SpaceManager::KeepForCollected() {
+  kept_for_collected_ = std::min<uint64_t>(superblock_.total_blocks / 32, 4096);
+}
+
+uint64_t SpaceManager::KeptFrom(SpaceClass by) const {
+  switch (by) {
+    case SpaceClass::kOrdinary:
+      return kept_blocks();
+    case SpaceClass::kCollected:
+      return reserve_pool_;
+    case SpaceClass::kPrivileged:
+      return 0;
+  }
+  return kept_blocks();
+}
+
+bool SpaceManager::Reserve(uint64_t blocks, SpaceClass by) {
+  const int64_t floor = static_cast<int64_t>(KeptFrom(by));
   int64_t available = available_.load(std::memory_order_relaxed);
   do {
     if (available - static_cast<int64_t>(blocks) < floor) return false;

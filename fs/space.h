@@ -22,6 +22,13 @@ struct BlockRun {
   uint32_t length = 0;
 };
 
+// Who asks for space. Each leaves some to those behind it.
+enum class SpaceClass : uint8_t {
+  kOrdinary,
+  kCollected,   // Data that the kernel accepted from a program before it asked us.
+  kPrivileged,  // Frees something: a full filesystem can be emptied.
+};
+
 // Free space: who may use which block.
 //
 // Three views of a block:
@@ -47,9 +54,8 @@ class SpaceManager : public NodeSpace {
 
   // --- Promises. Data writes and operations reserve the worst case before they start.
 
-  // False: not that much space. `privileged` may use the reserve that lets a full filesystem
-  // delete.
-  bool Reserve(uint64_t blocks, bool privileged = false);
+  // False: not that much space is left for those.
+  bool Reserve(uint64_t blocks, SpaceClass by = SpaceClass::kOrdinary);
   void Unreserve(uint64_t blocks);
   // Takes promised space without asking: a promise made elsewhere covers it.
   void Take(uint64_t blocks) {
@@ -57,7 +63,10 @@ class SpaceManager : public NodeSpace {
   }
   // Free blocks that a user may have, and all free ones (both without reservations).
   uint64_t available_blocks() const;
-  uint64_t reserve_pool_blocks() const { return reserve_pool_; }
+  // What kOrdinary leaves.
+  uint64_t kept_blocks() const { return reserve_pool_ + kept_for_collected_; }
+  // Keeps a part of the space for kCollected. Call once, after Load().
+  void KeepForCollected();
 
   // --- Claims (data). No transaction. The caller has reserved the space.
 
@@ -122,6 +131,7 @@ class SpaceManager : public NodeSpace {
     bool initialized = false;
   };
 
+  uint64_t KeptFrom(SpaceClass by) const;
   Status LoadGroupLocked(uint32_t ag) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void InitialWords(uint32_t ag, uint64_t* words) const;
   Status InitializeOnDisk(Transaction& transaction, uint32_t ag);
@@ -139,6 +149,7 @@ class SpaceManager : public NodeSpace {
   const Superblock& superblock_;
   const uint32_t ag_count_;
   uint64_t reserve_pool_ = 0;
+  uint64_t kept_for_collected_ = 0;
 
   std::atomic<int64_t> available_{0};
   std::atomic<int64_t> busy_blocks_{0};

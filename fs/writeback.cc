@@ -81,7 +81,7 @@ void Writeback::Stop() {
 
 // ---- Promises -----------------------------------------------------------------------------------
 
-bool Writeback::ReserveFor(Inode& inode, const PromiseCounts& pages) {
+bool Writeback::ReserveFor(Inode& inode, const PromiseCounts& pages, SpaceClass by) {
   if (pages.sum() == 0) return true;
   MutexLock lock(inode.writeback_lock);
   PromiseCounts after = inode.promised;
@@ -90,7 +90,8 @@ bool Writeback::ReserveFor(Inode& inode, const PromiseCounts& pages) {
       kMetadataPerInode +
       (after.blocks + kExtentsPerConversion * after.conversions) / kBlocksPerMetadataBlock;
   const uint64_t more = metadata > inode.metadata_reserved ? metadata - inode.metadata_reserved : 0;
-  if (!space_.Reserve(pages.blocks + more, /*privileged=*/pages.blocks == 0)) return false;
+  if (pages.blocks == 0) by = SpaceClass::kPrivileged;
+  if (!space_.Reserve(pages.blocks + more, by)) return false;
   inode.promised = after;
   inode.metadata_reserved += more;
   return true;

@@ -80,8 +80,8 @@ class Writeback {
 
   // Space promised to new dirty pages of the inode: for the data of those that have no block, and
   // for the growth of its extent tree, which may come from the reserve when there are none of
-  // those. False: not that much space.
-  bool ReserveFor(Inode& inode, const PromiseCounts& pages);
+  // those. False: not that much space is left for `by`.
+  bool ReserveFor(Inode& inode, const PromiseCounts& pages, SpaceClass by);
   // Dirty pages were dropped (truncate): gives back what they had.
   void Unpromise(Inode& inode, const PromiseCounts& pages);
 

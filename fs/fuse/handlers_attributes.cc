@@ -77,12 +77,6 @@ bool IsUnsupportedXattr(const Session& session, std::string_view name) {
   return !session.acls() && absl::StartsWith({name.data(), name.size()}, "system.");
 }
 
-// Whether the filesystem has room again for what the kernel could not get rid of.
-bool HasRoomFor(Session& session, uint64_t bytes) {
-  const auto space = session.fs().StatFs();
-  return !space.ok() || space->blocks_available * kBlockBytes >= bytes;
-}
-
 }  // namespace
 
 void HandleGetAttr(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) {
@@ -96,9 +90,12 @@ void HandleGetAttr(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) 
   session.helper().Queue(
       [&session, request, nodeid, ino, bytes = *full, token = session.NewToken()] {
         session.CollectDirtyPages(nodeid);
-        if (!HasRoomFor(session, bytes)) return ReplyStatus(request, ErrnoError(ENOSPC, ""));
+        const auto attributes = session.fs().GetAttributes(ino);
+        if (attributes.ok() && session.fs().AvailableBytes() < bytes) {
+          return ReplyStatus(request, ErrnoError(ENOSPC, ""));
+        }
         session.kernel_view().ForgetFull(nodeid);
-        ReplyAttributes(request, session.fs().GetAttributes(ino));
+        ReplyAttributes(request, attributes);
       });
 }
 

@@ -129,9 +129,19 @@ uint64_t BlocksOf(Session& session, uint64_t nodeid) {
   return attributes.ok() ? attributes->blocks_512 : 0;
 }
 
+// The kernel keeps ENOSPC for close(2) and fsync(2); with the file's attributes void it asks us
+// before the next write(2), too (HandleGetAttr).
+void NoteFull(Session& session, uint64_t nodeid, uint64_t bytes) {
+  session.kernel_view().NoteFull(nodeid, bytes);
+  session.helper().Queue(
+      [&session, nodeid, token = session.NewToken()] { session.DropKernelAttributes(nodeid); });
+}
+
 // After a WRITE of what the kernel collected.
-void NoteBlocks(Session& session, uint64_t nodeid, uint64_t before) {
+void NoteBlocks(Session& session, uint64_t nodeid, uint64_t before, uint64_t bytes) {
   if (BlocksOf(session, nodeid) == before) return;
+  // From what is kept for this: the kernel is not to collect more of it.
+  if (session.fs().AvailableBytes() == 0) NoteFull(session, nodeid, bytes);
   KernelView& view = session.kernel_view();
   if (!view.NoteWritten(nodeid, before == 0)) return;
   session.helper().QueueAfter(kBlocksOutOfDateMax, [&session, &view] {
@@ -145,15 +155,11 @@ void ReplyWrite(Session& session, fuse_req_t request, uint64_t nodeid, const fus
   const bool cached = (body.write_flags & FUSE_WRITE_CACHE) != 0;
   if (!status.ok()) {
     ReplyStatus(request, status);
-    if (!cached || ErrnoOf(status) != ENOSPC) return;
-    // The kernel keeps the error for close(2) and fsync(2); with its attributes void it asks us
-    // before the next write(2), too (HandleGetAttr).
-    session.kernel_view().NoteFull(nodeid, body.size);
-    session.helper().Queue(
-        [&session, nodeid, token = session.NewToken()] { session.DropKernelAttributes(nodeid); });
+    if (cached && ErrnoOf(status) == ENOSPC) NoteFull(session, nodeid, body.size);
     return;
   }
-  if (cached) NoteBlocks(session, nodeid, blocks_before);
+  session.NoteSpaceTaken();
+  if (cached) NoteBlocks(session, nodeid, blocks_before, body.size);
   const size_t size = body.size;
   const bool direct = !cached && (body.flags & O_DIRECT) != 0;
   if (!direct || !session.kernel_view().TakeRead(nodeid)) {
@@ -233,6 +239,7 @@ void HandleFallocate(fuse_req_t request, fuse_ino_t nodeid, int mode, off_t offs
                              static_cast<uint64_t>(length), FlagsOfCaller(request, ino));
   // There may be room for what it collects now.
   if (status.ok()) session.kernel_view().ForgetFull(nodeid);
+  session.NoteSpaceTaken();
   ReplyChanged(request, ino, status);
 }
 
@@ -247,6 +254,7 @@ void HandleCopyFileRange(fuse_req_t request, fuse_ino_t from, off_t from_offset,
       {session.InodeOf(from), static_cast<uint64_t>(from_offset), length},
       {target, static_cast<uint64_t>(to_offset)}, FlagsOfCaller(request, target));
   if (!copied.ok()) return ReplyStatus(request, copied.status());
+  session.NoteSpaceTaken();
   AfterSync(session, SyncsChanges(session, target), target,
             [request, bytes = *copied](const Status& synced) {
               if (!synced.ok()) return ReplyStatus(request, synced);

@@ -106,6 +106,9 @@ Status Session::ReceiveInit() {
 Status Session::Start(FileSystem& fs) {
   fs_ = &fs;
   root_ = fs.root();
+  const auto space = fs.StatFs();
+  if (!space.ok()) return space.status();
+  collect_limit_ = std::make_unique<CollectLimit>(space->blocks_total * kBlockBytes);
   serve_open_ = options_.serve_open || fs.mount_report().watched_inodes > 0;
   transport_ = std::make_unique<DevTransport>(fd_);
   WorkerPool::Options workers = options_.workers;
@@ -210,6 +213,12 @@ void Session::DropKernelPages(uint64_t nodeid) {
 
 void Session::DropKernelAttributes(uint64_t nodeid) {
   fuse_lowlevel_notify_inval_inode(libfuse_.get(), nodeid, -1, 0);
+}
+
+void Session::NoteSpaceTaken() {
+  if (!options_.limit_collected || !collect_limit_->Update(fs_->AvailableBytes())) return;
+  helper_->Queue(
+      [this, token = NewToken()] { options_.limit_collected(collect_limit_->limit_bytes()); });
 }
 
 // The better way, for root: opens the file by its handle, as an NFS server would, and writes its

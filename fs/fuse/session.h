@@ -14,6 +14,7 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "fs/filesystem.h"
+#include "fs/fuse/collect_limit.h"
 #include "fs/fuse/helper_thread.h"
 #include "fs/fuse/in_flight.h"
 #include "fs/fuse/kernel_view.h"
@@ -37,6 +38,8 @@ struct SessionOptions {
   bool sync_attributes = false;
   // Called when the mount's flags (MS_*) have changed; may wait for the kernel. Empty: EOPNOTSUPP.
   std::function<Status(unsigned long flags)> remount = {};
+  // Asks the kernel to collect at most so much of all writes (CollectLimit). May be empty.
+  std::function<void(uint64_t limit_bytes)> limit_collected = {};
   WorkerPool::Options workers = {};
 };
 
@@ -74,6 +77,8 @@ class Session : private WorkerPool::Processor {
   // For what takes long, and nobody else waits for.
   HelperThread& slow_helper() { return *slow_helper_; }
   KernelView& kernel_view() { return kernel_view_; }
+  // To be called when a request may have taken space.
+  void NoteSpaceTaken();
   InFlight::Token NewToken() { return in_flight_.Begin(); }
   InodeNumber InodeOf(uint64_t nodeid) const { return nodeid == kRootNodeId ? root_ : nodeid; }
   uint64_t NodeIdOf(InodeNumber ino) const { return ino == root_ ? kRootNodeId : ino; }
@@ -154,6 +159,7 @@ class Session : private WorkerPool::Processor {
   InodeNumber root_ = 0;
   InFlight in_flight_;
   KernelView kernel_view_;
+  std::unique_ptr<CollectLimit> collect_limit_;
   std::unique_ptr<HelperThread> helper_;
   std::unique_ptr<HelperThread> slow_helper_;
   std::unique_ptr<WorkerPool> workers_;

@@ -131,6 +131,35 @@ TEST_F(FileSystemTest, AFullFilesystemSaysSoAndCanBeEmptied) {
   EXPECT_TRUE(client_->Write(*ino, 0, Pattern(8 << 20, 9)).ok());
 }
 
+TEST_F(FileSystemTest, WhatTheKernelCollectedHasRoomWhenOthersFillTheRest) {
+  MountOptions options = SmallCache();
+  options.collects_writes = true;
+  MakeAndMount(64 << 20, options);
+  auto ino = client_->Create(root(), "collected");
+  ASSERT_TRUE(ino.ok());
+  uint64_t filled = 0;
+  auto other = client_->Create(root(), "other");
+  while (client_->Write(*other, filled, Pattern(64 << 10, 1)).ok()) filled += 64 << 10;
+  while (client_->Write(*other, filled, Pattern(4096, 1)).ok()) filled += 4096;
+  EXPECT_LE(fs_->AvailableBytes(), 64u << 10);
+  EXPECT_EQ(ErrnoOf(fs_->Fallocate(*other, 0, filled, 64 << 10, {})), ENOSPC);
+
+  const WriteFlags collected = {.from_page_cache = true};
+  uint64_t kept = 0;
+  while (client_->Write(*ino, kept, Pattern(4096, 2), collected).ok()) kept += 4096;
+  EXPECT_GE(kept, 64 * 1024 * 1024 / 32 - 64 * 1024);
+  EXPECT_LE(kept, 64 * 1024 * 1024 / 32);
+  EXPECT_TRUE(client_->Fsync(*ino).ok());
+
+  // What is there already may be written again, and everything can be removed.
+  EXPECT_TRUE(client_->Write(*other, 0, Pattern(4096, 3)).ok());
+  ASSERT_TRUE(fs_->Unlink(root(), "other").ok());
+  fs_->Forget(*other, 1);
+  Unmount();
+  Mount(options);
+  EXPECT_GE(fs_->AvailableBytes(), filled - kept - 64 * 1024);
+}
+
 TEST_F(FileSystemTest, TruncateDownAndUpReadsZeroes) {
   MakeAndMount();
   auto ino = client_->Create(root(), "f");

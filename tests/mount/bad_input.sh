@@ -170,6 +170,45 @@ for options in rw nowriteback; do
   check_clean "$image"
 done
 
+# What write(2) accepted is there, although the kernel collects it before it asks: while others fill
+# the filesystem, too.
+accepted() { "$python" - "$mnt" "$@" <<'PY'
+import errno, mmap, os, sys
+directory, direct, step = sys.argv[1], sys.argv[2] == 'beside-direct', int(sys.argv[3])
+other = os.open(f'{directory}/direct', os.O_CREAT | os.O_WRONLY | os.O_DIRECT)
+page = mmap.mmap(-1, 1 << 17)
+file = os.open(f'{directory}/collected', os.O_CREAT | os.O_RDWR)
+written = 0
+try:
+    while written < 1 << 34:
+        written += os.write(file, (written // step).to_bytes(8, 'little') * (step // 8))
+        try:
+            if direct:
+                os.write(other, page)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+except OSError as error:
+    print(written, 'bytes:', error.strerror)
+    assert error.errno == errno.ENOSPC, error
+os.fsync(file)
+os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+assert os.fstat(file).st_size == written
+for at in range(0, written, step):
+    assert os.pread(file, 8, at) == (at // step).to_bytes(8, 'little'), at
+PY
+}
+for beside in alone beside-direct; do
+  for step in 4096 131072; do
+    check "mount" pbfs "$image" "$mnt"
+    check "write(2) $beside, $step bytes: nothing accepted is lost" accepted $beside $step
+    say "$(cat "$work/output")"
+    rm "$mnt/direct" "$mnt/collected"
+    umount.pbfs "$mnt"
+    check_clean "$image"
+  done
+done
+
 # Until nothing can be created any more, then all of it away again.
 pbfs "$image" "$mnt"
 mkdir "$mnt/many"

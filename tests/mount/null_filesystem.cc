@@ -350,6 +350,7 @@ class NullFileSystem : public FileSystem {
   StatusOr<SpaceStats> StatFs() override {
     return SpaceStats{1 << 20, 1 << 19, 1 << 19, 1 << 20, 1 << 19};
   }
+  uint64_t AvailableBytes() const override { return uint64_t{1} << 31; }
   Status Shutdown(ShutdownMode) override { return ErrnoError(EOPNOTSUPP, "not here"); }
   // On another thread, as the real one may.
   void SyncAll(Done done) override {

@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 
@@ -24,11 +25,27 @@ namespace {
 // Two READs of the greatest size in flight while a third is consumed.
 constexpr int kReadAheadKib = 4096;
 
-void WriteFile(const std::string& path, const std::string& text) {
+bool WriteFile(const std::string& path, const std::string& text) {
   const int fd = open(path.c_str(), O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  [[maybe_unused]] const ssize_t bytes = write(fd, text.data(), text.size());
+  if (fd < 0) return false;
+  const ssize_t bytes = write(fd, text.data(), text.size());
   close(fd);
+  return bytes >= 0;
+}
+
+std::string BackingDevice(dev_t mount_device, bool fuseblk) {
+  return absl::StrCat("/sys/class/bdi/", major(mount_device), ":", minor(mount_device),
+                      fuseblk ? "-fuseblk" : "", "/");
+}
+
+// How much the kernel collects of writes to all filesystems before it stops the writers.
+uint64_t DirtyThresholdBytes() {
+  std::ifstream file("/proc/vmstat");
+  std::string name;
+  for (uint64_t value; file >> name >> value;) {
+    if (name == "nr_dirty_threshold") return value * static_cast<uint64_t>(getpagesize());
+  }
+  return 0;
 }
 
 }  // namespace
@@ -53,11 +70,24 @@ int64_t LazyTimesDelayNs() {
 
 void TuneBackingDevice(dev_t mount_device, bool fuseblk) {
   if (geteuid() != 0) return;
-  const std::string directory = absl::StrCat("/sys/class/bdi/", major(mount_device), ":",
-                                             minor(mount_device), fuseblk ? "-fuseblk" : "", "/");
+  const std::string directory = BackingDevice(mount_device, fuseblk);
   WriteFile(directory + "read_ahead_kb", absl::StrCat(kReadAheadKib));
   WriteFile(directory + "max_ratio", "100");
   WriteFile(directory + "strict_limit", "0");
+}
+
+void LimitBackingDevice(dev_t mount_device, bool fuseblk, uint64_t limit_bytes) {
+  if (geteuid() != 0) return;
+  const std::string directory = BackingDevice(mount_device, fuseblk);
+  const uint64_t all = DirtyThresholdBytes();
+  const bool limited = limit_bytes < all;
+  if (!limited) {
+    WriteFile(directory + "max_ratio", "100");
+  } else if (!WriteFile(directory + "max_bytes", absl::StrCat(limit_bytes))) {  // Since Linux 6.3.
+    WriteFile(directory + "max_ratio",
+              absl::StrCat(std::max<uint64_t>(1, limit_bytes * 100 / all)));
+  }
+  WriteFile(directory + "strict_limit", limited ? "1" : "0");
 }
 
 }  // namespace pbfs

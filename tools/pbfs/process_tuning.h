@@ -3,6 +3,8 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
+
 namespace pbfs {
 
 // What makes this process fit to stand between the kernel's memory and its disk. What the system
@@ -14,5 +16,8 @@ int64_t LazyTimesDelayNs();
 
 // Lets the kernel read ahead and collect dirty pages on the mount as on a kernel filesystem's.
 void TuneBackingDevice(dev_t mount_device, bool fuseblk);
+
+// At most about `limit_bytes` of dirty pages for the mount, or as many as for all of them.
+void LimitBackingDevice(dev_t mount_device, bool fuseblk, uint64_t limit_bytes);
 
 }  // namespace pbfs

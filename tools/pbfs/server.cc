@@ -215,6 +215,9 @@ Status Server::MountKernelAs(bool fuseblk) {
                                                        .flags = options_.kernel_flags,
                                                        .words = options_.kernel_words}));
   options_.session.workers.loops = LoopCount();
+  options_.session.limit_collected = [this](uint64_t limit_bytes) {
+    LimitBackingDevice(mount_device_, fuseblk_, limit_bytes);
+  };
   options_.session.remount = [this](unsigned long flags) { return Remounted(flags); };
   auto session = fuse::Session::Create(fd, options_.session);
   Status status = session.status();
@@ -237,6 +240,7 @@ Status Server::MountFileSystem() {
   }
   options.log = [this](const std::string& line) { logger_.Write(line); };
   options.becomes_writable = true;
+  options.collects_writes = options_.session.writeback_cache;
   options.lazy_delay_ns = LazyTimesDelayNs;
   watched_ = std::make_unique<WatchedDevice>(*device_, WatchedDevice::Options{.log = options.log});
   PBFS_ASSIGN_OR_RETURN(fs_, FileSystem::Mount(*watched_, options));
@@ -266,6 +270,7 @@ Status Server::Remounted(unsigned long flags) {
 Status Server::Serve() {
   PBFS_RETURN_IF_ERROR(session_->Start(*fs_));
   TuneBackingDevice(mount_device_, fuseblk_);
+  session_->NoteSpaceTaken();
   session_->NoteMountpoint(mountpoint_);
   for (const std::string& line : said_when_mounted_) logger_.Write(line);
   return OkStatus();

@@ -206,6 +206,18 @@ Status LockFile(int fd, const std::string& path) {
   return OkStatus();
 }
 
+// For a block device that cannot be opened exclusively: EBUSY when somebody uses it; OK when a
+// server of it may have been unmounted, and has ended now.
+Status WaitForEndOfServer(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  if (fd < 0) return SystemError(path);
+  const auto user = FindUser(fd);
+  const Status status =
+      user ? ErrnoError(EBUSY, absl::StrCat(path, ": ", *user)) : LockFile(fd, path);
+  close(fd);
+  return status;
+}
+
 using Probe = std::unique_ptr<blkid_struct_probe, decltype(&blkid_free_probe)>;
 
 StatusOr<Probe> NewProbe(int fd) {
@@ -246,16 +258,17 @@ StatusOr<DeviceClaim> DeviceClaim::Take(const std::string& path, const Options& 
   if (!is_block_device && !S_ISREG(status.st_mode)) {
     return ErrnoError(ENOTBLK, absl::StrCat(path, ": neither a block device nor an image file"));
   }
-  const int fd = open(path.c_str(), (options.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY |
-                                        (is_block_device ? O_EXCL : 0));
-  if (fd < 0 && errno != EBUSY) return SystemError(path);
-  if (fd < 0) {
-    const int look = open(path.c_str(), O_PATH | O_CLOEXEC);
-    const auto user = FindUser(look);
-    if (look >= 0) close(look);
-    return ErrnoError(EBUSY,
-                      absl::StrCat(path, ": ", user.value_or("the kernel says it is in use")));
+  const int flags = (options.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY |
+                    (is_block_device ? O_EXCL : 0);
+  int fd = open(path.c_str(), flags);
+  if (fd < 0 && errno == EBUSY) {
+    PBFS_RETURN_IF_ERROR(WaitForEndOfServer(path));
+    fd = open(path.c_str(), flags);
+    if (fd < 0 && errno == EBUSY) {
+      return ErrnoError(EBUSY, absl::StrCat(path, ": the kernel says it is in use"));
+    }
   }
+  if (fd < 0) return SystemError(path);
   DeviceClaim claim(fd, is_block_device, static_cast<uint64_t>(status.st_size));
   if (is_block_device && ioctl(fd, BLKGETSIZE64, &claim.size_bytes_) != 0) {
     return SystemError(path);

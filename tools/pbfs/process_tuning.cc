@@ -52,6 +52,8 @@ uint64_t DirtyThresholdBytes() {
 
 void TuneProcess() {
   InstallOutOfMemoryHandler(kExitSystem);
+  // Not what mount(8) started it as: mkfs and fsck tell the server from other programs by its name.
+  prctl(PR_SET_NAME, "pbfs", 0, 0, 0);
   // Memory reclaim on our behalf must not wait for pages that we ourselves have to write.
   prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
   if (geteuid() != 0) return;

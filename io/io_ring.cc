@@ -27,25 +27,29 @@ thread_local IoRing* t_current_ring = nullptr;
 thread_local char t_thread_token = 0;
 
 constexpr size_t kOpsPerChunk = 64;
+constexpr size_t kCommandBytesInSqe = 16;
 
 }  // namespace
 
 // Invariants: an Op is in exactly one of: the free list, the pending list, the kernel's hands (from
 // its sqe on to its cqe). in_kernel <= in_kernel_max, so the completion queue cannot overflow.
 struct IoRing::Impl {
+  enum class OpKind : uint8_t { kPoll, kPiece, kCommand };
   struct Op {
     io_uring_sqe sqe;
+    // What of a command's body is behind the 64 bytes of a short sqe.
+    std::array<std::byte, kCommandBytesMax - kCommandBytesInSqe> more;
     CqeFunction done;
     void* context;
     Op* next;
-    bool is_piece;
+    OpKind kind;
   };
 
   ~Impl();
   int MakeWakeFd();
   int MakeRing(unsigned entries);
 
-  Op& NewOp(bool is_piece, CqeFunction done, void* context);
+  Op& NewOp(OpKind kind, CqeFunction done, void* context);
   void Free(Op& op);
   void Queue(Op& op);
   bool PutInSq(Op& op);
@@ -66,6 +70,7 @@ struct IoRing::Impl {
 
   io_uring ring = {};
   bool ring_made = false;
+  bool long_commands = false;
   int wake_fd = -1;
   unsigned in_kernel_max = 0;
 
@@ -109,11 +114,12 @@ int IoRing::Impl::MakeRing(unsigned entries) {
   // that sleeps interruptibly is still woken, and one that runs finishes its requests at its next
   // system call or timer tick. TASKRUN_FLAG makes RunOnce(0) see them without a system call.
   io_uring_params params = {};
-  params.flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CLAMP;
+  const unsigned wanted = IORING_SETUP_CLAMP | (long_commands ? IORING_SETUP_SQE128 : 0);
+  params.flags = wanted | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
   int result = io_uring_queue_init_params(entries, &ring, &params);
   if (result == -EINVAL) {
     params = {};
-    params.flags = IORING_SETUP_CLAMP;
+    params.flags = wanted;
     result = io_uring_queue_init_params(entries, &ring, &params);
   }
   if (result < 0) return -result;
@@ -122,7 +128,7 @@ int IoRing::Impl::MakeRing(unsigned entries) {
   return 0;
 }
 
-IoRing::Impl::Op& IoRing::Impl::NewOp(bool is_piece, CqeFunction done, void* context) {
+IoRing::Impl::Op& IoRing::Impl::NewOp(OpKind kind, CqeFunction done, void* context) {
   if (free_head == nullptr) {
     chunks.push_back(std::make_unique<std::array<Op, kOpsPerChunk>>());
     for (Op& op : *chunks.back()) {
@@ -135,13 +141,13 @@ IoRing::Impl::Op& IoRing::Impl::NewOp(bool is_piece, CqeFunction done, void* con
   op.done = done;
   op.context = context;
   op.next = nullptr;
-  op.is_piece = is_piece;
-  if (is_piece) ++pieces;
+  op.kind = kind;
+  if (kind == OpKind::kPiece) ++pieces;
   return op;
 }
 
 void IoRing::Impl::Free(Op& op) {
-  if (op.is_piece) --pieces;
+  if (op.kind == OpKind::kPiece) --pieces;
   op.next = free_head;
   free_head = &op;
 }
@@ -163,6 +169,7 @@ bool IoRing::Impl::PutInSq(Op& op) {
     if (sqe == nullptr) return false;
   }
   std::memcpy(sqe, &op.sqe, sizeof(io_uring_sqe));
+  if (op.kind == OpKind::kCommand) std::memcpy(sqe + 1, op.more.data(), op.more.size());
   ++in_kernel;
   return true;
 }
@@ -182,14 +189,14 @@ void IoRing::Impl::SubmitNow() {
 
 void IoRing::Impl::ArmWake() {
   if (wake_op != nullptr) return;
-  wake_op = &NewOp(false, nullptr, nullptr);
+  wake_op = &NewOp(OpKind::kPoll, nullptr, nullptr);
   io_uring_prep_poll_add(&wake_op->sqe, wake_fd, POLLIN);
   Queue(*wake_op);
 }
 
 void IoRing::Impl::ArmWatch() {
   if (watch_fd < 0 || watch_op != nullptr || in_ready) return;
-  watch_op = &NewOp(false, nullptr, nullptr);
+  watch_op = &NewOp(OpKind::kPoll, nullptr, nullptr);
   io_uring_prep_poll_add(&watch_op->sqe, watch_fd, POLLIN);
   Queue(*watch_op);
 }
@@ -197,7 +204,7 @@ void IoRing::Impl::ArmWatch() {
 // Forgets an armed poll and asks the kernel to end it; its late completion is ignored.
 void IoRing::Impl::CancelPoll(Op*& op) {
   if (op == nullptr) return;
-  Op& cancel = NewOp(false, nullptr, nullptr);
+  Op& cancel = NewOp(OpKind::kPoll, nullptr, nullptr);
   io_uring_prep_poll_remove(&cancel.sqe, reinterpret_cast<uintptr_t>(op));
   op = nullptr;
   Queue(cancel);
@@ -287,7 +294,7 @@ int IoRing::Impl::RunCompletions() {
     const int result = cqe->res;
     io_uring_cqe_seen(&ring, cqe);
     --in_kernel;
-    if (!op->is_piece) {
+    if (op->kind == OpKind::kPoll) {
       PollEnded(*op, result);
       Free(*op);
       continue;
@@ -304,12 +311,13 @@ int IoRing::Impl::RunCompletions() {
 
 IoRing::IoRing(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-StatusOr<std::unique_ptr<IoRing>> IoRing::Create(unsigned entries) {
+StatusOr<std::unique_ptr<IoRing>> IoRing::Create(unsigned entries, bool long_commands) {
 #ifdef PBFS_SIMULATION
   // A simulated device has no use for one.
   if (simulation::Scheduler::Current() != nullptr) return ErrnoError(ENOSYS, "no io_uring");
 #endif
   auto impl = std::make_unique<Impl>();
+  impl->long_commands = long_commands;
   int error = impl->MakeWakeFd();
   if (error == 0) error = impl->MakeRing(entries);
   if (error != 0) return ErrnoError(error, "cannot set up an io_uring");
@@ -368,29 +376,42 @@ void IoRing::WatchReadable(int fd, std::function<void()> ready) {
 void IoRing::QueueReadv(int fd, const iovec* iov, unsigned count, uint64_t offset_bytes,
                         CqeFunction done, void* context) {
   PBFS_CHECK(takes_transfers());
-  Impl::Op& op = impl_->NewOp(true, done, context);
+  Impl::Op& op = impl_->NewOp(Impl::OpKind::kPiece, done, context);
   io_uring_prep_readv(&op.sqe, fd, iov, count, offset_bytes);
   impl_->Queue(op);
 }
 
 void IoRing::QueueWritev(int fd, const iovec* iov, unsigned count, uint64_t offset_bytes,
                          int rwf_flags, CqeFunction done, void* context) {
-  Impl::Op& op = impl_->NewOp(true, done, context);
+  Impl::Op& op = impl_->NewOp(Impl::OpKind::kPiece, done, context);
   io_uring_prep_writev2(&op.sqe, fd, iov, count, offset_bytes, rwf_flags);
   impl_->Queue(op);
 }
 
 void IoRing::QueueFdatasync(int fd, CqeFunction done, void* context) {
-  Impl::Op& op = impl_->NewOp(true, done, context);
+  Impl::Op& op = impl_->NewOp(Impl::OpKind::kPiece, done, context);
   io_uring_prep_fsync(&op.sqe, fd, IORING_FSYNC_DATASYNC);
   impl_->Queue(op);
 }
 
 void IoRing::QueueFallocate(int fd, int mode, uint64_t offset_bytes, uint64_t length_bytes,
                             CqeFunction done, void* context) {
-  Impl::Op& op = impl_->NewOp(true, done, context);
+  Impl::Op& op = impl_->NewOp(Impl::OpKind::kPiece, done, context);
   io_uring_prep_fallocate(&op.sqe, fd, mode, static_cast<off_t>(offset_bytes),
                           static_cast<off_t>(length_bytes));
+  impl_->Queue(op);
+}
+
+void IoRing::QueueCommand(int fd, uint32_t command, const void* argument, uint32_t argument_length,
+                          const void* body, size_t body_bytes, CqeFunction done, void* context) {
+  PBFS_CHECK(impl_->long_commands && body_bytes <= kCommandBytesMax);
+  Impl::Op& op = impl_->NewOp(Impl::OpKind::kCommand, done, context);
+  io_uring_prep_rw(IORING_OP_URING_CMD, &op.sqe, fd, argument, argument_length, 0);
+  op.sqe.cmd_op = command;
+  std::array<std::byte, kCommandBytesMax> bytes = {};
+  std::memcpy(bytes.data(), body, body_bytes);
+  std::memcpy(op.sqe.cmd, bytes.data(), kCommandBytesInSqe);
+  std::memcpy(op.more.data(), bytes.data() + kCommandBytesInSqe, op.more.size());
   impl_->Queue(op);
 }
 

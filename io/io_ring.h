@@ -30,7 +30,8 @@ namespace pbfs {
 // Thread-compatible, except Wake(), which any thread may call.
 class IoRing {
  public:
-  static StatusOr<std::unique_ptr<IoRing>> Create(unsigned entries);
+  // `long_commands`: for QueueCommand().
+  static StatusOr<std::unique_ptr<IoRing>> Create(unsigned entries, bool long_commands = false);
   // For hosts that refuse io_uring: it waits for Wake() and the watched fd with poll(2), and takes
   // no transfers; the device then has a thread pool of its own.
   static StatusOr<std::unique_ptr<IoRing>> CreateWithoutTransfers();
@@ -73,6 +74,13 @@ class IoRing {
   void QueueFdatasync(int fd, CqeFunction done, void* context);
   void QueueFallocate(int fd, int mode, uint64_t offset_bytes, uint64_t length_bytes,
                       CqeFunction done, void* context);
+  // A command that `fd`'s driver takes over io_uring: its number, its argument, and up to
+  // kCommandBytesMax of its own. It may stay under way for ever, so in_flight() does not count it;
+  // one that is under way when the ring ends is cancelled without a call of `done`. REQUIRES: made
+  // with `long_commands`.
+  static constexpr size_t kCommandBytesMax = 32;
+  void QueueCommand(int fd, uint32_t command, const void* argument, uint32_t argument_length,
+                    const void* body, size_t body_bytes, CqeFunction done, void* context);
   // Inside a completion that RunOnce runs it leaves the system call to the end of that RunOnce; on
   // a plugged ring, to the next RunOnce, Reap or Detach.
   void SubmitQueued();

@@ -60,6 +60,11 @@ DevTransport::DevTransport(int fd) : fd_(fd) {
   PBFS_CHECK(fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0);
 }
 
+StatusOr<std::unique_ptr<IoRing>> DevTransport::MakeRing() {
+  auto ring = IoRing::Create(kRingEntries);
+  return ring.ok() ? std::move(ring) : IoRing::CreateWithoutTransfers();
+}
+
 StatusOr<std::unique_ptr<Channel>> DevTransport::OpenChannel(IoRing& ring) {
   // Nothing to do when it becomes readable but to end RunOnce: the loop then receives.
   ring.WatchReadable(fd_, [] {});

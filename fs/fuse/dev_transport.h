@@ -14,6 +14,7 @@ class DevTransport : public Transport {
   // `fd` is borrowed; made non-blocking.
   explicit DevTransport(int fd);
 
+  StatusOr<std::unique_ptr<IoRing>> MakeRing() override;
   StatusOr<std::unique_ptr<Channel>> OpenChannel(IoRing& ring) override;
   int Send(const iovec* segments, int count) override;
 

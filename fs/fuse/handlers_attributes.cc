@@ -89,7 +89,7 @@ void HandleGetAttr(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) 
   if (!full) return ReplyAttributes(request, session.fs().GetAttributes(ino));
   session.helper().Queue(
       [&session, request, nodeid, ino, bytes = *full, token = session.NewToken()] {
-        session.CollectDirtyPages(nodeid);
+        if (!session.must_not_wait_for_kernel()) session.CollectDirtyPages(nodeid);
         const auto attributes = session.fs().GetAttributes(ino);
         if (attributes.ok() && session.fs().AvailableBytes() < bytes) {
           return ReplyStatus(request, ErrnoError(ENOSPC, ""));

@@ -166,9 +166,11 @@ void ReplyWrite(Session& session, fuse_req_t request, uint64_t nodeid, const fus
     fuse_reply_write(request, size);
     return;
   }
-  session.helper().Queue([&session, request, nodeid, size, token = session.NewToken()] {
+  const bool early = session.must_not_wait_for_kernel();
+  if (early) fuse_reply_write(request, size);
+  session.helper().Queue([&session, request, nodeid, size, early, token = session.NewToken()] {
     session.DropKernelPages(nodeid);
-    fuse_reply_write(request, size);
+    if (!early) fuse_reply_write(request, size);
   });
 }
 
@@ -208,6 +210,7 @@ void HandleFsync(fuse_req_t request, fuse_ino_t nodeid, int datasync, fuse_file_
 
 void HandleLseek(fuse_req_t request, fuse_ino_t nodeid, off_t offset, int whence, fuse_file_info*) {
   Session& session = SessionOf(request);
+  if (session.must_not_wait_for_kernel()) return static_cast<void>(fuse_reply_err(request, EBUSY));
   session.helper().Queue([&session, request, nodeid, offset, whence, token = session.NewToken()] {
     session.CollectDirtyPages(nodeid);
     const auto found =

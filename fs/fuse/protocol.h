@@ -85,6 +85,36 @@ static_assert(FUSE_HANDLE_KILLPRIV_V2 == 1u << 28 && FUSE_SETXATTR_EXT == 1u << 
 static_assert(FUSE_COMPAT_SETXATTR_IN_SIZE == 8 && sizeof(fuse_setxattr_in) == 16 &&
               offsetof(fuse_setxattr_in, setxattr_flags) == 8);
 
+// --- FUSE over io_uring (since Linux 6.14)
+
+// In `flags2`.
+inline constexpr uint32_t kInitOverUring = (uint64_t{1} << 41) >> 32;
+
+// What goes ahead of a request's or a reply's payload, in memory the kernel was told of.
+struct UringHeaders {
+  std::byte in_out[128];  // fuse_in_header, fuse_out_header.
+  std::byte op_in[128];   // The opcode's own struct.
+  struct {
+    uint64_t flags;
+    uint64_t commit_id;
+    uint32_t payload_bytes;
+    uint32_t zero;
+    uint64_t reserved;
+  } entry;
+};
+static_assert(sizeof(UringHeaders) == 288);
+
+enum class UringCommand : uint32_t { kRegister = 1, kCommitAndFetch = 2 };
+
+// The command's body in the sqe.
+struct UringCommandBody {
+  uint64_t flags;
+  uint64_t commit_id;
+  uint16_t queue;
+  uint8_t zero[6];
+};
+static_assert(sizeof(UringCommandBody) == 24);
+
 // The number by which the kernel knows the root, whatever its inode number is.
 inline constexpr uint64_t kRootNodeId = FUSE_ROOT_ID;
 

@@ -53,6 +53,14 @@ void ReceiveFrames::Return(std::vector<PageBuf*>& frames) {
   for (const PageBuf* frame : frames_) AppendSegment(*frame);
 }
 
+void ReceiveFrames::CopyFrom(const void* source, size_t size_bytes) {
+  const auto* in = static_cast<const std::byte*>(source);
+  for (size_t done = 0; done < size_bytes; done += kPageBytes) {
+    std::memcpy(frames_[done / kPageBytes]->data, in + done,
+                std::min(kPageBytes, size_bytes - done));
+  }
+}
+
 void ReceiveFrames::CopyTo(void* destination, size_t size_bytes) const {
   auto* out = static_cast<std::byte*>(destination);
   for (size_t done = 0; done < size_bytes; done += kPageBytes) {

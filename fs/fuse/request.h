@@ -32,6 +32,8 @@ class ReceiveFrames {
   void Take(size_t size_bytes, std::vector<PageBuf*>& out);
   // Takes back those of `frames` that were left (not nullptr); empties it.
   void Return(std::vector<PageBuf*>& frames);
+  // As if the frames had received that.
+  void CopyFrom(const void* source, size_t size_bytes);
   // Copies the first `size_bytes` out.
   void CopyTo(void* destination, size_t size_bytes) const;
 

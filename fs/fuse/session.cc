@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "fs/fuse/dev_transport.h"
 #include "fs/fuse/handlers.h"
+#include "fs/fuse/uring_transport.h"
 
 namespace pbfs::fuse {
 namespace {
@@ -62,7 +63,7 @@ void Session::Deleter::operator()(fuse_session* session) const { fuse_session_de
 
 Session::Session(const SessionOptions& options) : options_(options) {}
 
-Session::~Session() { PBFS_CHECK(workers_ == nullptr); }
+Session::~Session() { PBFS_CHECK(fs_ == nullptr); }
 
 StatusOr<std::unique_ptr<Session>> Session::Create(int fd, const SessionOptions& options) {
   std::unique_ptr<Session> session(new Session(options));
@@ -110,13 +111,20 @@ Status Session::Start(FileSystem& fs) {
   if (!space.ok()) return space.status();
   collect_limit_ = std::make_unique<CollectLimit>(space->blocks_total * kBlockBytes);
   serve_open_ = options_.serve_open || fs.mount_report().watched_inodes > 0;
-  transport_ = std::make_unique<DevTransport>(fd_);
   WorkerPool::Options workers = options_.workers;
   const size_t loops_max = fs.page_cache().frames_total() / kCacheShare / ReceiveFrames::kCount;
   workers.loops = std::clamp<unsigned>(static_cast<unsigned>(loops_max), 1, workers.loops);
+  if (Status status = MakeTransport(workers.loops); !status.ok()) {
+    fs_ = nullptr;
+    return status;
+  }
   workers.blocked_handlers_max = BlockedHandlersMax(fs.page_cache(), workers);
-  PBFS_ASSIGN_OR_RETURN(
-      workers_, WorkerPool::Create(*transport_, fs.page_cache(), *this, in_flight_, workers));
+  auto pool = WorkerPool::Create(*transport_, fs.page_cache(), *this, in_flight_, workers);
+  if (!pool.ok()) {
+    fs_ = nullptr;
+    return pool.status();
+  }
+  workers_ = *std::move(pool);
   helper_ = std::make_unique<HelperThread>();
   slow_helper_ = std::make_unique<HelperThread>();
   SetSync(options_.sync_names, options_.sync_attributes);
@@ -131,6 +139,23 @@ Status Session::Start(FileSystem& fs) {
   Status status = workers_->Run();
   if (!status.ok()) Stop();
   return status;
+}
+
+Status Session::MakeTransport(unsigned loops) {
+  const auto& offer =
+      *reinterpret_cast<const fuse_init_in*>(init_request_.data() + sizeof(fuse_in_header));
+  if (options_.transport != TransportKind::kUring) {
+    transport_ = std::make_unique<DevTransport>(fd_);
+    return OkStatus();
+  }
+  if ((offer.flags & FUSE_INIT_EXT) == 0 || (offer.flags2 & kInitOverUring) == 0) {
+    return ErrnoError(EOPNOTSUPP,
+                      "transport=uring: the kernel does not offer FUSE over io_uring "
+                      "(/sys/module/fuse/parameters/enable_uring)");
+  }
+  PBFS_ASSIGN_OR_RETURN(transport_, UringTransport::Create(fd_, loops));
+  init_flags2_ |= kInitOverUring;
+  return OkStatus();
 }
 
 void Session::NoteMountpoint(const std::string& mountpoint) {
@@ -152,14 +177,16 @@ void Session::WaitForEnd() {
 void Session::Stop() {
   workers_->StopReceiving();
   workers_->Stop();
-  workers_.reset();
   helper_.reset();
   slow_helper_.reset();
   fs_ = nullptr;
 }
 
 void Session::AnswerDestroy() {
-  if (const uint64_t unique = destroy_unique_.exchange(0); unique != 0) SendError(unique, 0);
+  if (const uint64_t unique = destroy_unique_.exchange(0); unique != 0) {
+    SendError(unique, 0);
+    workers_->Flush();
+  }
 }
 
 void Session::Process(Request& request) {
@@ -282,7 +309,7 @@ int Session::Send(iovec* segments, int count) {
       answer.flags |= offer.flags & kInitFlagsPatched;
       if ((offer.flags & FUSE_INIT_EXT) != 0) {
         answer.flags |= FUSE_INIT_EXT;
-        answer.flags2 |= offer.flags2 & kInitFlags2Patched;
+        answer.flags2 |= offer.flags2 & init_flags2_;
       }
       long_setxattr_ = (offer.flags & kInitFlagsPatched & FUSE_SETXATTR_EXT) != 0;
     }

@@ -18,6 +18,7 @@
 #include "fs/fuse/helper_thread.h"
 #include "fs/fuse/in_flight.h"
 #include "fs/fuse/kernel_view.h"
+#include "fs/fuse/protocol.h"
 #include "fs/fuse/transport.h"
 #include "fs/fuse/worker_pool.h"
 
@@ -26,7 +27,15 @@ struct fuse_conn_info;
 
 namespace pbfs::fuse {
 
+// How requests come.
+enum class TransportKind : uint8_t {
+  kAuto,  // kDev; kUring has not proved to be faster in everything.
+  kDev,
+  kUring,
+};
+
 struct SessionOptions {
+  TransportKind transport = TransportKind::kAuto;
   // The kernel collects buffered writes.
   bool writeback_cache = true;
   // Answer OPEN and OPENDIR instead of telling the kernel to leave them out.
@@ -77,6 +86,8 @@ class Session : private WorkerPool::Processor {
   // For what takes long, and nobody else waits for.
   HelperThread& slow_helper() { return *slow_helper_; }
   KernelView& kernel_view() { return kernel_view_; }
+  // Whoever answers a request must not wait for requests.
+  bool must_not_wait_for_kernel() const { return transport_->IsShort(); }
   // To be called when a request may have taken space.
   void NoteSpaceTaken();
   InFlight::Token NewToken() { return in_flight_.Begin(); }
@@ -131,6 +142,7 @@ class Session : private WorkerPool::Processor {
 
   explicit Session(const SessionOptions& options);
   Status CreateLibfuseSession(int fd);
+  Status MakeTransport(unsigned loops);
   void Process(Request& request) override;
   // What libfuse sends: replies and notifications. 0 or a positive errno.
   int Send(iovec* segments, int count);
@@ -148,6 +160,7 @@ class Session : private WorkerPool::Processor {
   std::unique_ptr<Transport> transport_;
   std::vector<std::byte> init_request_;
   std::optional<int> init_error_;
+  uint32_t init_flags2_ = kInitFlags2Patched;
   // Known when INIT is answered.
   std::atomic<bool> serve_open_{false};
   std::atomic<uint32_t> opens_served_{0};

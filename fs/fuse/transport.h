@@ -13,6 +13,9 @@
 
 namespace pbfs::fuse {
 
+// Of a channel's ring. Its completion queue is twice as long.
+inline constexpr unsigned kRingEntries = 256;
+
 // A source of requests that belongs to one loop. Used by the thread that drives the loop's ring.
 class Channel {
  public:
@@ -23,17 +26,28 @@ class Channel {
   // `frames`. kClosed: unmounted or aborted, nothing comes any more. REQUIRES: `frames` is
   // complete.
   virtual Received TryReceive(Request& request, ReceiveFrames& frames) = 0;
-  // Another request waits.
+  // Another request waits that a loop of any channel could take.
   virtual bool HasMore() = 0;
+  // Passes on what other threads have sent. To be called again and again by the thread that drives
+  // the ring; the first time when the kernel has the reply to INIT.
+  virtual void Flush() {}
 };
 
 // Thread-safe.
 class Transport {
  public:
   virtual ~Transport() = default;
-  // From now on a RunOnce (not a Reap) of `ring` that waits returns when a request may be there.
-  // The ring is borrowed and outlives the channel.
+  // A ring for a channel.
+  virtual StatusOr<std::unique_ptr<IoRing>> MakeRing() = 0;
+  // A RunOnce (not a Reap) of `ring` that waits returns when a request may be there. The ring is
+  // borrowed and outlives the channel; so does the transport.
   virtual StatusOr<std::unique_ptr<Channel>> OpenChannel(IoRing& ring) = 0;
+  // Whether every loop has requests of its own (those of a processor, on which it is then to run).
+  // If not, any loop can take any request.
+  virtual bool has_queues() const { return false; }
+  // So many requests are with handlers that the kernel may soon keep others back: none of them may
+  // then wait for what the kernel sends (dirty pages).
+  virtual bool IsShort() const { return false; }
   // Sends one reply or notification: a fuse_out_header, then its body. 0 or a positive errno
   // (ENOENT: the request was aborted). From any thread.
   virtual int Send(const iovec* segments, int count) = 0;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -17,7 +18,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr unsigned kRingEntries = 256;
 constexpr int64_t kReapIntervalNs = 1'000'000;
 constexpr Clock::duration kSpinTime = std::chrono::microseconds(50);
 // A request that comes this soon after the thread fell asleep would probably have been met by
@@ -53,14 +53,16 @@ class SpinPolicy {
 }  // namespace
 
 struct WorkerPool::Loop {
-  explicit Loop(PageCache& cache) : frames(cache) {}
+  explicit Loop(PageCache& cache) : frames(std::in_place, cache) {}
   // The channel ends before the ring it is armed on.
   std::unique_ptr<IoRing> ring;
   std::unique_ptr<Channel> channel;
-  ReceiveFrames frames;
+  std::optional<ReceiveFrames> frames;  // Until Stop().
   SpinPolicy spin;
-  // The one that watches.
-  bool is_first = false;
+  // Waits for requests; the others are woken when there are some.
+  bool watches = false;
+  // Where its requests come from.
+  std::optional<unsigned> processor;
   std::atomic<bool> parked{false};
 };
 
@@ -77,6 +79,7 @@ class WorkerPool::Worker : public BlockingObserver {
   friend class WorkerPool;
 
   void Main();
+  void RunOn(unsigned processor);
   void DriveLoop();
   Channel::Received Receive();
   void Handle();
@@ -86,6 +89,7 @@ class WorkerPool::Worker : public BlockingObserver {
 
   WorkerPool& pool_;
   Loop* loop_ = nullptr;
+  std::optional<unsigned> processor_;
   bool in_handler_ = false;
   bool blocked_ = false;
   Request request_;
@@ -104,19 +108,37 @@ void WorkerPool::Worker::Main() {
   t_blocking_observer = this;
   while (Loop* loop = pool_.StandBy(*this)) {
     loop_ = loop;
+    if (loop_->processor) RunOn(*loop_->processor);
     loop_->ring->Attach();
     DriveLoop();
   }
   t_blocking_observer = nullptr;
 }
 
+void WorkerPool::Worker::RunOn(unsigned processor) {
+  if (processor_ == processor) return;
+  processor_ = processor;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(processor, &set);
+  // Refused (a container that may not use all): slower, no more.
+  pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
+
 void WorkerPool::Worker::DriveLoop() {
   unsigned handled = 0;  // Since the ring was last run.
   while (loop_ != nullptr && !pool_.stopping_.load(std::memory_order_acquire)) {
-    bool received = handled < kPlugMax && Receive() == Channel::Received::kRequest;
+    loop_->channel->Flush();
+    const bool plugged_long = handled >= kPlugMax;
+    bool received = !plugged_long && Receive() == Channel::Received::kRequest;
     if (!received && handled > 0) {
-      loop_->ring->RunOnce(0);
       handled = 0;
+      // Where requests come by the ring, the wait for the next submits what was queued, too.
+      if (!plugged_long && loop_->processor) {
+        Idle();
+      } else {
+        loop_->ring->RunOnce(0);
+      }
       continue;
     }
     if (!received) received = SpinForRequest();
@@ -134,19 +156,21 @@ void WorkerPool::Worker::DriveLoop() {
   if (loop_ == nullptr) return;
   // Stopped: nothing uses the filesystem any more, but a transfer may still be on its way back.
   while (loop_->ring->in_flight() > 0) loop_->ring->Reap(kReapIntervalNs);
+  loop_->channel->Flush();
+  loop_->ring->SubmitQueued();
   IoRing::Detach();
   loop_ = nullptr;
 }
 
 Channel::Received WorkerPool::Worker::Receive() {
   if (!pool_.MayReceive()) return Channel::Received::kNothing;
-  loop_->frames.Refill();
+  loop_->frames->Refill();
   // The token first, then the question: so whoever stopped receiving and then sees no token knows
   // that no request is on its way.
   token_ = pool_.in_flight_.Begin();
   Channel::Received received = Channel::Received::kNothing;
   if (pool_.receiving_.load(std::memory_order_seq_cst)) {
-    received = loop_->channel->TryReceive(request_, loop_->frames);
+    received = loop_->channel->TryReceive(request_, *loop_->frames);
   }
   if (received == Channel::Received::kClosed) pool_.StopReceiving();
   if (received == Channel::Received::kRequest) {
@@ -172,7 +196,7 @@ void WorkerPool::Worker::Handle() {
     }
     request_.frames.clear();
   } else {
-    loop_->frames.Return(request_.frames);
+    loop_->frames->Return(request_.frames);
   }
 }
 
@@ -191,7 +215,9 @@ void WorkerPool::Worker::WillBlock() {
 }
 
 bool WorkerPool::Worker::SpinForRequest() {
-  if (!pool_.options_.spin || !loop_->spin.ShouldSpin() || !pool_.MayReceive()) return false;
+  // Not where it would take the processor from the client itself.
+  if (!pool_.options_.spin || loop_->processor || !loop_->spin.ShouldSpin() || !pool_.MayReceive())
+    return false;
   // One is enough: the others would only take the processor from the clients.
   if (pool_.someone_spins_.exchange(true, std::memory_order_acquire)) return false;
   const Clock::time_point end = Clock::now() + kSpinTime;
@@ -213,7 +239,7 @@ void WorkerPool::Worker::Idle() {
     loop_->ring->Reap(-1);
   } else if (!pool_.MayReceive()) {
     loop_->ring->Reap(kReapIntervalNs);
-  } else if (!loop_->is_first) {
+  } else if (!loop_->watches) {
     Park();
   } else {
     const Clock::time_point start = Clock::now();
@@ -242,11 +268,10 @@ StatusOr<std::unique_ptr<WorkerPool>> WorkerPool::Create(Transport& transport, P
   std::unique_ptr<WorkerPool> pool(new WorkerPool(processor, cache, in_flight, options));
   for (unsigned i = 0; i < options.loops; ++i) {
     auto loop = std::make_unique<Loop>(cache);
-    auto ring = IoRing::Create(kRingEntries);
-    if (!ring.ok()) ring = IoRing::CreateWithoutTransfers();
-    PBFS_ASSIGN_OR_RETURN(loop->ring, std::move(ring));
+    PBFS_ASSIGN_OR_RETURN(loop->ring, transport.MakeRing());
     PBFS_ASSIGN_OR_RETURN(loop->channel, transport.OpenChannel(*loop->ring));
-    loop->is_first = i == 0;
+    loop->watches = transport.has_queues() || i == 0;
+    if (transport.has_queues()) loop->processor = i;
     pool->loops_.push_back(std::move(loop));
   }
   return pool;
@@ -318,6 +343,16 @@ void WorkerPool::Stop() {
   }
   for (auto& loop : loops_) loop->ring->Wake();
   for (auto& worker : workers) worker->Join();
+  for (auto& loop : loops_) loop->frames.reset();
+}
+
+void WorkerPool::Flush() {
+  for (auto& loop : loops_) {
+    loop->ring->Attach();
+    loop->channel->Flush();
+    loop->ring->SubmitQueued();
+    IoRing::Detach();
+  }
 }
 
 }  // namespace pbfs::fuse

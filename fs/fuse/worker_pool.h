@@ -55,8 +55,11 @@ class WorkerPool {
   void StopReceiving();
   // Blocks until StopReceiving(), also by a closed channel.
   void WaitForEnd() { ended_.Wait(); }
-  // Ends all threads. REQUIRES: StopReceiving() was called, nothing is in flight.
+  // Ends all threads and gives the receive frames back: the cache is not used any more. REQUIRES:
+  // StopReceiving() was called, nothing is in flight.
   void Stop();
+  // After Stop(): what was sent since then goes to the kernel.
+  void Flush();
 
  private:
   class Worker;

@@ -145,4 +145,19 @@ run_all nowriteback nowriteback
 run_all open open,workers=2
 run_all plain type=fuse
 run_all sync sync
+# FUSE over io_uring is off until root turns it on, and not in kernels before 6.14.
+uring_switch=/sys/module/fuse/parameters/enable_uring
+if [ -w "$uring_switch" ]; then
+  uring_before=$(cat "$uring_switch")
+  echo N >"$uring_switch"
+  refuse "transport=uring where it is off" pbfs -o transport=uring "$loop" "$mnt"
+  refuse "leaves nothing behind" mounted
+  echo Y >"$uring_switch"
+  run_all uring transport=uring
+  run_all uring-plain transport=uring,type=fuse,cache=32M
+  run_all uring-nowriteback transport=uring,nowriteback
+  echo "$uring_before" >"$uring_switch"
+else
+  echo "SKIPPED: transport=uring: this kernel has no FUSE over io_uring"
+fi
 finish

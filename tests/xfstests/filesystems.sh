@@ -9,6 +9,7 @@ profile_pbfs() { pbfs_mode fuseblk.pbfs; }
 profile_pbfs-32m() { pbfs_mode fuseblk.pbfs cache=32M; }
 profile_pbfs-nowriteback() { pbfs_mode fuseblk.pbfs nowriteback; }
 profile_pbfs-fuse() { pbfs_mode fuse.pbfs type=fuse; }
+profile_pbfs-uring() { pbfs_mode fuseblk.pbfs transport=uring; }
 
 profile_xfs() { FSTYP=xfs MKFS_OPTIONS=-f FSCK_OPTIONS=; }
 profile_ext4() { FSTYP=ext4 MKFS_OPTIONS=-F FSCK_OPTIONS=; }

@@ -100,6 +100,20 @@ Status ParseType(const Word& word, PbfsOptions& options) {
   return OkStatus();
 }
 
+Status ParseTransport(const Word& word, PbfsOptions& options) {
+  using fuse::TransportKind;
+  if (word.value == "auto") {
+    options.session.transport = TransportKind::kAuto;
+  } else if (word.value == "dev") {
+    options.session.transport = TransportKind::kDev;
+  } else if (word.value == "uring") {
+    options.session.transport = TransportKind::kUring;
+  } else {
+    return BadValue(word, "auto, dev or uring is wanted");
+  }
+  return OkStatus();
+}
+
 bool ParseKernelFlag(const Word& word, PbfsOptions& options) {
   for (const KernelFlag& known : kKernelFlags) {
     if (word.name != known.word) continue;
@@ -141,10 +155,7 @@ std::optional<Status> ParseValued(const Word& word, PbfsOptions& options) {
     options.workers = static_cast<unsigned>(*count);
     return OkStatus();
   }
-  if (word.name == "transport") {
-    if (word.value != "auto" && word.value != "dev") return BadValue(word, "auto or dev is wanted");
-    return OkStatus();
-  }
+  if (word.name == "transport") return ParseTransport(word, options);
   if (word.name == "log") {
     if (!word.value || word.value->empty()) return BadValue(word, "a file name is wanted");
     options.log_path = *word.value;

@@ -105,10 +105,10 @@ Status Session::ReceiveInit() {
 }
 
 Status Session::Start(FileSystem& fs) {
-  fs_ = &fs;
-  root_ = fs.root();
   const auto space = fs.StatFs();
   if (!space.ok()) return space.status();
+  fs_ = &fs;
+  root_ = fs.root();
   collect_limit_ = std::make_unique<CollectLimit>(space->blocks_total * kBlockBytes);
   serve_open_ = options_.serve_open || fs.mount_report().watched_inodes > 0;
   WorkerPool::Options workers = options_.workers;

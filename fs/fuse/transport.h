@@ -28,6 +28,8 @@ class Channel {
   virtual Received TryReceive(Request& request, ReceiveFrames& frames) = 0;
   // Another request waits that a loop of any channel could take.
   virtual bool HasMore() = 0;
+  // A request was taken from the ring and waits for TryReceive().
+  virtual bool HasFetched() const { return false; }
   // Passes on what other threads have sent. To be called again and again by the thread that drives
   // the ring; the first time when the kernel has the reply to INIT.
   virtual void Flush() {}

@@ -20,6 +20,8 @@ namespace {
 
 // Of one queue. Each costs little until it is used: the kernel takes the one that was used last.
 constexpr unsigned kEntriesMax = 64;
+// With fewer free ones, no handler waits for the kernel; so many must there be at least.
+constexpr unsigned kEntriesSpared = 8;
 // The kernel wants room for the longest WRITE and READ.
 constexpr size_t kPayloadBytes = kWriteBytesMax;
 constexpr size_t kEntryBytes = kPayloadBytes + sizeof(UringHeaders);
@@ -63,6 +65,7 @@ class UringTransport::UringChannel : public Channel {
 
   Received TryReceive(Request& request, ReceiveFrames& frames) override;
   bool HasMore() override { return false; }
+  bool HasFetched() const override { return first_ != nullptr; }
   void Flush() override;
   // The reply is in the entry. Any thread.
   void Commit(Entry& entry);
@@ -192,7 +195,7 @@ UringTransport::UringTransport(int fd, unsigned loops, unsigned queues)
       dev_(fd),
       loops_(loops),
       queues_(queues),
-      entries_per_queue_(std::clamp(kRingEntries * loops / queues, 2u, kEntriesMax)),
+      entries_per_queue_(std::min(kRingEntries * loops / queues, kEntriesMax)),
       entries_(std::make_unique<Entry[]>(size_t{queues} * entries_per_queue_)),
       held_(std::make_unique<std::atomic<unsigned>[]>(queues)) {}
 
@@ -202,6 +205,9 @@ UringTransport::~UringTransport() {
 
 StatusOr<std::unique_ptr<UringTransport>> UringTransport::Create(int fd, unsigned loops) {
   std::unique_ptr<UringTransport> transport(new UringTransport(fd, loops, PossibleProcessors()));
+  if (transport->entries_per_queue_ < 2 * kEntriesSpared) {
+    return ErrnoError(EOPNOTSUPP, "transport=uring: too many processors for the worker threads");
+  }
   // Once the kernel was told in INIT, nothing is served without it: so all is tried before.
   if (auto ring = transport->MakeRing(); !ring.ok()) return ring.status();
   if (!transport->MapMemory()) return ErrnoError(errno, "no memory for requests");
@@ -268,7 +274,9 @@ int UringTransport::Send(const iovec* segments, int count) {
 
 bool UringTransport::IsShort() const {
   for (unsigned queue = 0; queue < queues_; ++queue) {
-    if (held_[queue].load(std::memory_order_relaxed) > entries_per_queue_ / 2) return true;
+    if (held_[queue].load(std::memory_order_relaxed) + kEntriesSpared > entries_per_queue_) {
+      return true;
+    }
   }
   return false;
 }

@@ -235,6 +235,8 @@ bool WorkerPool::Worker::SpinForRequest() {
 void WorkerPool::Worker::Idle() {
   // Since the loop last looked, a wait for frames or a spin may have used up Stop()'s wake.
   if (pool_.stopping_.load(std::memory_order_acquire)) return;
+  // The same goes for the wake of who left an answer here.
+  loop_->channel->Flush();
   if (!pool_.receiving_.load(std::memory_order_relaxed)) {
     loop_->ring->Reap(-1);
   } else if (!pool_.MayReceive()) {
@@ -243,7 +245,8 @@ void WorkerPool::Worker::Idle() {
     Park();
   } else {
     const Clock::time_point start = Clock::now();
-    loop_->ring->RunOnce(-1);
+    // A handler that ended just now may have made room for what was fetched before.
+    loop_->ring->RunOnce(loop_->channel->HasFetched() ? 0 : -1);
     slept_ = Clock::now() - start;
   }
 }

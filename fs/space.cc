@@ -64,12 +64,12 @@ void SpaceManager::KeepForCollected() {
 
 uint64_t SpaceManager::KeptFrom(SpaceClass by) const {
   switch (by) {
-    case SpaceClass::kOrdinary:
-      return kept_blocks();
-    case SpaceClass::kCollected:
-      return reserve_pool_;
     case SpaceClass::kPrivileged:
       return 0;
+    case SpaceClass::kCollected:
+      return reserve_pool_;
+    case SpaceClass::kOrdinary:
+      break;
   }
   return kept_blocks();
 }

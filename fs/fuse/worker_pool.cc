@@ -216,8 +216,8 @@ void WorkerPool::Worker::WillBlock() {
 
 bool WorkerPool::Worker::SpinForRequest() {
   // Not where it would take the processor from the client itself.
-  if (!pool_.options_.spin || loop_->processor || !loop_->spin.ShouldSpin() || !pool_.MayReceive())
-    return false;
+  if (!pool_.options_.spin || loop_->processor) return false;
+  if (!loop_->spin.ShouldSpin() || !pool_.MayReceive()) return false;
   // One is enough: the others would only take the processor from the clients.
   if (pool_.someone_spins_.exchange(true, std::memory_order_acquire)) return false;
   const Clock::time_point end = Clock::now() + kSpinTime;

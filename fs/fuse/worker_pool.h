@@ -19,7 +19,8 @@ namespace pbfs::fuse {
 // (base/blocking.h) and ends without one; its thread then stands by itself. So no request waits
 // behind a blocked one, and a ring is always reaped.
 //
-// The first loop watches for requests. The others park; one is woken when a request waits although
+// Where the transport has queues, each loop watches its own, on its processor. Else the first loop
+// watches for requests, and the others park; one is woken when a request waits although
 // another was just received, so a lone client does not wake threads in vain, and many clients or a
 // queue of writes are served on all processors.
 //

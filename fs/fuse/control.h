@@ -4,11 +4,9 @@
 
 #include <sys/ioctl.h>
 
-#include <cstdint>
-
 namespace pbfs::fuse {
 
-// The mount's flags (MS_*, the argument) have changed. Root only.
-inline constexpr unsigned kIoctlRemount = _IOW('P', 0xbf, uint64_t);
+// The mount's flags have changed: the server follows before it answers. Root only.
+inline constexpr unsigned kIoctlRemount = _IO('P', 0xbf);
 
 }  // namespace pbfs::fuse

@@ -77,13 +77,11 @@ void ReplyIoctl(fuse_req_t request, const Status& status) {
   fuse_reply_ioctl(request, 0, nullptr, 0);
 }
 
-void HandleRemount(fuse_req_t request, const void* in, size_t in_size) {
+void HandleRemount(fuse_req_t request) {
   Session& session = SessionOf(request);
-  uint64_t flags = 0;
-  if (!TakeArgument(request, in, in_size, flags)) return;
   if (!session.options().remount) return ReplyStatus(request, ErrnoError(ENOTTY, ""));
-  session.helper().Queue([&session, request, flags, token = session.NewToken()] {
-    ReplyIoctl(request, session.options().remount(flags));
+  session.helper().Queue([&session, request, token = session.NewToken()] {
+    ReplyIoctl(request, session.options().remount());
   });
 }
 
@@ -121,7 +119,7 @@ void HandleIoctl(fuse_req_t request, fuse_ino_t nodeid, unsigned command, void* 
     case kGoingDown:
       return HandleGoingDown(request, argument);
     case kIoctlRemount:
-      return HandleRemount(request, in, in_size);
+      return HandleRemount(request);
     case static_cast<unsigned>(FITRIM):
       return HandleTrim(request, in, in_size);
     case static_cast<unsigned>(FS_IOC_GETFSLABEL):

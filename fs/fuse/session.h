@@ -45,8 +45,9 @@ struct SessionOptions {
   // Changes of names (dirsync), and of attributes too (sync), are durable when they are answered.
   bool sync_names = false;
   bool sync_attributes = false;
-  // Called when the mount's flags (MS_*) have changed; may wait for the kernel. Empty: EOPNOTSUPP.
-  std::function<Status(unsigned long flags)> remount = {};
+  // Called when somebody says that the mount's flags have changed; may wait for the kernel. Empty:
+  // ENOTTY.
+  std::function<Status()> remount = {};
   // Asks the kernel to collect at most so much of all writes (CollectLimit). May be empty.
   std::function<void(uint64_t limit_bytes)> limit_collected = {};
   WorkerPool::Options workers = {};

@@ -46,6 +46,28 @@ check "remount,ro, with what mount(8) finds in the mount table" "$work/mount.pbf
 refuse "is read-only" touch "$mnt/file"
 check "remount,rw" "$work/mount.pbfs" "$image" "$mnt" -o remount,rw
 check "is writable" touch "$mnt/file"
+
+# mount(2) without the helper tells the server nothing. Each file is read once: what the kernel has
+# in its cache does not reach the server.
+mkdir "$mnt/atime"
+echo data | tee "$mnt/atime/"{1..200} >/dev/null
+touch -d 2001-01-01 "$mnt/atime/"{1..200}
+umount.pbfs "$mnt"
+pbfs "$image" "$mnt"
+turn=0
+leaves_atime() {
+  turn=$((turn + 1))
+  cat "$mnt/atime/$turn" && equal "$(stat -c %X "$mnt/atime/$turn")" "$(date -d 2001-01-01 +%s)"
+}
+refuse "relatime: reading changes the time" leaves_atime
+check "remounts with noatime, without the helper" mount -i -o remount,noatime "$mnt"
+check "the server follows" waits 10 leaves_atime
+check "remounts with strictatime" mount -i -o remount,strictatime "$mnt"
+check "the server follows this, too" waits 10 not leaves_atime
+check "remounts read-only" mount -i -o remount,ro "$mnt"
+check "the server has written everything and stopped" waits 10 says "log: clean" pbfsctl stats "$image"
+check "remounts read-write" mount -i -o remount,rw "$mnt"
+check "is writable" touch "$mnt/file"
 umount.pbfs "$mnt"
 check "mount -f does nothing" "$work/mount.pbfs" "$image" "$mnt" -f
 refuse "nothing was mounted" mounted

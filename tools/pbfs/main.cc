@@ -74,10 +74,9 @@ Status Remount(const CommandLine& command) {
     return ErrnoError(errno,
                       absl::StrCat("cannot remount ", command.mountpoint, ": ", strerror(errno)));
   }
-  // The kernel does not tell the server.
+  // The server would see it by itself, but only we can say whether it could follow.
   const int root = open(command.mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const uint64_t flags = command.options.kernel_flags;
-  const int error = root >= 0 && ioctl(root, fuse::kIoctlRemount, &flags) == 0 ? 0 : errno;
+  const int error = root >= 0 && ioctl(root, fuse::kIoctlRemount) == 0 ? 0 : errno;
   if (root >= 0) close(root);
   if (error == 0) return OkStatus();
   return ErrnoError(

@@ -4,10 +4,14 @@
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <fstream>
+#include <initializer_list>
 #include <sstream>
+#include <string_view>
+#include <utility>
 
 namespace pbfs {
 namespace {
@@ -27,14 +31,36 @@ std::string Unescape(const std::string& text) {
   return result;
 }
 
+unsigned long FlagsOf(std::string_view words,
+                      std::initializer_list<std::pair<std::string_view, unsigned long>> known) {
+  unsigned long flags = 0;
+  while (!words.empty()) {
+    const std::string_view word = words.substr(0, words.find(','));
+    for (const auto& [name, flag] : known) {
+      if (word == name) flags |= flag;
+    }
+    words.remove_prefix(std::min(words.size(), word.size() + 1));
+  }
+  return flags;
+}
+
+// The kernel shows no word for strictatime.
+unsigned long AccessTimeFlags(std::string_view words) {
+  const unsigned long flags = FlagsOf(
+      words, {{"noatime", MS_NOATIME}, {"nodiratime", MS_NODIRATIME}, {"relatime", MS_RELATIME}});
+  return (flags & (MS_NOATIME | MS_RELATIME)) != 0 ? flags : flags | MS_STRICTATIME;
+}
+
 // "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw"
 std::optional<MountEntry> ParseLine(const std::string& line) {
   std::istringstream words(line);
-  std::string id, parent, number, root, mountpoint, word;
-  if (!(words >> id >> parent >> number >> root >> mountpoint)) return std::nullopt;
+  MountEntry entry;
+  std::string parent, number, root, mountpoint, of_mount, word;
+  if (!(words >> entry.id >> parent >> number >> root >> mountpoint >> of_mount)) {
+    return std::nullopt;
+  }
   while (words >> word && word != "-") {
   }
-  MountEntry entry;
   unsigned major = 0;
   unsigned minor = 0;
   if (!(words >> entry.type >> word) || std::sscanf(number.c_str(), "%u:%u", &major, &minor) != 2) {
@@ -45,7 +71,10 @@ std::optional<MountEntry> ParseLine(const std::string& line) {
   entry.mountpoint = Unescape(mountpoint);
   entry.source = Unescape(word);
   words >> word;
-  entry.read_only = word == "ro" || word.starts_with("ro,");
+  entry.flags = AccessTimeFlags(of_mount) | FlagsOf(word, {{"ro", MS_RDONLY},
+                                                           {"sync", MS_SYNCHRONOUS},
+                                                           {"dirsync", MS_DIRSYNC},
+                                                           {"lazytime", MS_LAZYTIME}});
   return entry;
 }
 

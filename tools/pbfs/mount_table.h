@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/mount.h>
 #include <sys/types.h>
 
 #include <optional>
@@ -11,12 +12,17 @@ namespace pbfs {
 
 // A line of /proc/self/mountinfo.
 struct MountEntry {
+  int id = 0;        // Its own, also after it was moved.
   dev_t device = 0;  // The filesystem's device number; of a fuseblk mount that of the block device.
   std::string root;  // "/" unless it is a bind mount of a part.
   std::string mountpoint;
   std::string type;
   std::string source;
-  bool read_only = false;  // The filesystem, at all its places.
+  // MS_*: of the mount those of access times, of the filesystem, at all its places, MS_RDONLY,
+  // MS_SYNCHRONOUS, MS_DIRSYNC and MS_LAZYTIME.
+  unsigned long flags = 0;
+
+  bool is_read_only() const { return (flags & MS_RDONLY) != 0; }
 
   bool is_pbfs() const { return type == "fuse.pbfs" || type == "fuseblk.pbfs"; }
   // Its server is gone: "Transport endpoint is not connected". Asks the server if there is one.

@@ -21,6 +21,7 @@
 #include "tools/pbfs/daemon.h"
 #include "tools/pbfs/kernel_mount.h"
 #include "tools/pbfs/mount_table.h"
+#include "tools/pbfs/mount_watch.h"
 #include "tools/pbfs/process_tuning.h"
 
 namespace pbfs {
@@ -218,7 +219,7 @@ Status Server::MountKernelAs(bool fuseblk) {
   options_.session.limit_collected = [this](uint64_t limit_bytes) {
     LimitBackingDevice(mount_device_, fuseblk_, limit_bytes);
   };
-  options_.session.remount = [this](unsigned long flags) { return Remounted(flags); };
+  options_.session.remount = [this] { return FollowMount(true); };
   auto session = fuse::Session::Create(fd, options_.session);
   Status status = session.status();
   if (status.ok()) {
@@ -233,7 +234,12 @@ Status Server::MountKernelAs(bool fuseblk) {
 }
 
 Status Server::MountFileSystem() {
-  if (const auto entry = FindMountAt(mountpoint_)) mount_device_ = entry->device;
+  if (const auto entry = FindMountAt(mountpoint_)) {
+    mount_device_ = entry->device;
+    mount_id_ = entry->id;
+    MutexLock lock(follow_mutex_);
+    followed_flags_ = entry->flags;
+  }
   MountOptions& options = options_.filesystem;
   if (!fuseblk_ && !options_.commit_interval_given) {
     options.commit_interval_ns = kPlainCommitIntervalNs;
@@ -254,17 +260,27 @@ Status Server::MountFileSystem() {
   return OkStatus();
 }
 
-Status Server::Remounted(unsigned long flags) {
-  fs_->SetAccessTimes(AccessTimesOf(flags));
-  // The kernel does not take dirsync away again.
-  const unsigned long synchronous = flags | (options_.kernel_flags & MS_DIRSYNC);
-  session_->SetSync((synchronous & (MS_SYNCHRONOUS | MS_DIRSYNC)) != 0,
-                    (synchronous & MS_SYNCHRONOUS) != 0);
-  bool read_only = false;
-  for (const MountEntry& entry : ReadMountTable()) {
-    if (entry.device == mount_device_ && entry.is_pbfs()) read_only = entry.read_only;
+std::optional<MountEntry> Server::OwnMount() const {
+  std::optional<MountEntry> own;
+  for (MountEntry& entry : ReadMountTable()) {
+    if (entry.device != mount_device_ || !entry.is_pbfs()) continue;
+    if (!own || entry.id == mount_id_) own = std::move(entry);
   }
-  return fs_->Remount(read_only);
+  return own;
+}
+
+Status Server::FollowMount(bool again) {
+  MutexLock lock(follow_mutex_);
+  const auto mount = OwnMount();
+  if (!mount) return OkStatus();
+  if (mount->flags == followed_flags_ && (could_follow_ || !again)) return OkStatus();
+  followed_flags_ = mount->flags;
+  fs_->SetAccessTimes(AccessTimesOf(mount->flags));
+  session_->SetSync((mount->flags & (MS_SYNCHRONOUS | MS_DIRSYNC)) != 0,
+                    (mount->flags & MS_SYNCHRONOUS) != 0);
+  Status status = fs_->Remount(mount->is_read_only());
+  could_follow_ = status.ok();
+  return status;
 }
 
 Status Server::Serve() {
@@ -277,7 +293,13 @@ Status Server::Serve() {
 }
 
 Status Server::Run() {
-  session_->WaitForEnd();
+  {
+    const MountWatch watch([this] {
+      const Status status = FollowMount(false);
+      if (!status.ok()) logger_.Write(WithContext(status, "remount").ToString());
+    });
+    session_->WaitForEnd();
+  }
   Status status = fs_->Unmount();
   if (!status.ok()) logger_.Write(WithContext(status, "unmount").ToString());
   session_->Stop();

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "fs/filesystem.h"
 #include "fs/fuse/session.h"
@@ -46,8 +49,10 @@ class Server {
   Status Serve();
 
   void MountReadOnly(const std::string& reason);
-  // The kernel's mount has other flags now.
-  Status Remounted(unsigned long flags);
+  // Does as the kernel's mount is flagged if that has changed, or `again` what failed then.
+  Status FollowMount(bool again);
+  // Its line in the mount table: that which Mount() made, or if that is gone, any other.
+  std::optional<MountEntry> OwnMount() const;
   StatusOr<bool> AttachToMount(const MountEntry& entry);
   StatusOr<bool> BindIfMountedElsewhere();
   void AbandonMount();
@@ -70,6 +75,11 @@ class Server {
   bool bound_ = false;
   bool fuseblk_ = false;
   dev_t mount_device_ = 0;
+  int mount_id_ = 0;
+
+  Mutex follow_mutex_;
+  unsigned long followed_flags_ ABSL_GUARDED_BY(follow_mutex_) = 0;
+  bool could_follow_ ABSL_GUARDED_BY(follow_mutex_) = true;
 };
 
 }  // namespace pbfs

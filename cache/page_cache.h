@@ -187,6 +187,11 @@ class PageCache {
   // Of those, the ones whose writeback failed: they wait for their writer, not for the device.
   std::atomic<int64_t> error_pages{0};
 
+  // Pages of files that reads found here, and that they did not. For statistics; counted by whoever
+  // reads.
+  std::atomic<uint64_t> data_hits{0};
+  std::atomic<uint64_t> data_misses{0};
+
   // Called (without locks, on the thread that waits) when Allocate() finds nothing to evict, so
   // that somebody starts writeback. Set once before use.
   void SetPressureHandler(void (*handler)(void*), void* context);

@@ -146,6 +146,9 @@ Status FileSystemImpl::PrepareRead(ReadOperation& operation) {
   const uint64_t last = (operation.offset_bytes + operation.length_bytes - 1) / kPageBytes;
   std::vector<PageBuf*>& pages = operation.pages;
   inode.pages.Lookup(first, last - first + 1, pages);
+  const auto misses = static_cast<size_t>(std::count(pages.begin(), pages.end(), nullptr));
+  pages_.data_misses.fetch_add(misses, std::memory_order_relaxed);
+  pages_.data_hits.fetch_add(pages.size() - misses, std::memory_order_relaxed);
 
   struct Missing {
     size_t at;  // In `pages`.

@@ -414,7 +414,8 @@ std::string FileSystemImpl::StatsJson() {
   return absl::StrCat(
       "{\"cache\":{\"frames\":", pages.frames_total, ",\"free\":", pages.frames_free,
       ",\"evictions\":", pages.evictions, ",\"allocation_waits\":", pages.allocation_waits,
-      ",\"dirty_pages\":", pages_.dirty_pages.load(), ",\"metadata_hits\":", blocks.hits,
+      ",\"dirty_pages\":", pages_.dirty_pages.load(), ",\"data_hits\":", pages_.data_hits.load(),
+      ",\"data_misses\":", pages_.data_misses.load(), ",\"metadata_hits\":", blocks.hits,
       ",\"metadata_misses\":", blocks.misses, "},\"log\":{\"checkpoints\":", log.checkpoints,
       ",\"blocks\":", log.checkpoint_blocks, ",\"flushes\":", log.flushes,
       ",\"images\":", log.images, ",\"ranges\":", log.ranges,

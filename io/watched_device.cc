@@ -29,6 +29,10 @@ const char* NameOf(IoOp op) {
   return "request";
 }
 
+uint64_t SizeOf(const IoRequest& request) {
+  return request.length_bytes + request.buffer.size_bytes();
+}
+
 }  // namespace
 
 WatchedDevice::WatchedDevice(BlockDevice& below, Options options)
@@ -58,6 +62,8 @@ WatchedDevice::Shard& WatchedDevice::ShardOf(const IoRequest& request) {
 void WatchedDevice::Link(IoRequest& request) {
   IoRequest::Watch& watch = request.watch;
   watch = {.started_ns = NowNs()};
+  requests_in_flight_.fetch_add(1, std::memory_order_relaxed);
+  bytes_in_flight_.fetch_add(SizeOf(request), std::memory_order_relaxed);
   Shard& shard = ShardOf(request);
   MutexLock lock(shard.mutex);
   watch.older = shard.newest;
@@ -65,14 +71,14 @@ void WatchedDevice::Link(IoRequest& request) {
   shard.newest = &request;
 }
 
-void WatchedDevice::Unlink(IoRequest& request, bool* was_said, int64_t* taken_ns) {
+int64_t WatchedDevice::Unlink(IoRequest& request, bool* was_said) {
   const IoRequest::Watch& watch = request.watch;
   Shard& shard = ShardOf(request);
   MutexLock lock(shard.mutex);
   (watch.older == nullptr ? shard.oldest : watch.older->watch.newer) = watch.newer;
   (watch.newer == nullptr ? shard.newest : watch.newer->watch.older) = watch.older;
   *was_said = watch.said;
-  *taken_ns = *was_said ? NowNs() - watch.started_ns : 0;
+  return NowNs() - watch.started_ns;
 }
 
 void WatchedDevice::Submit(IoRequest& request) {
@@ -92,8 +98,13 @@ void WatchedDevice::SubmitBatch(std::span<IoRequest* const> requests) {
 void WatchedDevice::Completed(IoRequest& request, void* context, int error) {
   auto* self = static_cast<WatchedDevice*>(context);
   bool was_said = false;
-  int64_t taken_ns = 0;
-  self->Unlink(request, &was_said, &taken_ns);
+  const int64_t taken_ns = self->Unlink(request, &was_said);
+  const uint64_t size_bytes = SizeOf(request);
+  Measured& measured = self->measured_[static_cast<size_t>(request.op)];
+  measured.latency_ns.Add(static_cast<uint64_t>(taken_ns));
+  measured.size_bytes.Add(size_bytes);
+  self->requests_in_flight_.fetch_sub(1, std::memory_order_relaxed);
+  self->bytes_in_flight_.fetch_sub(size_bytes, std::memory_order_relaxed);
   if (was_said && self->options_.log) {
     self->options_.log(absl::StrCat(self->Describe(request, taken_ns), ", and has ended now"));
   }
@@ -105,12 +116,25 @@ std::string WatchedDevice::Describe(const IoRequest& request, int64_t taken_ns) 
   if (request.op == IoOp::kFlush) {
     absl::StrAppend(&text, "flush");
   } else {
-    const uint64_t length_bytes = request.length_bytes + request.buffer.size_bytes();
     absl::StrAppend(&text, "block ", request.offset_bytes / kBlockBytes, ": ", NameOf(request.op),
-                    " of ", length_bytes, " bytes");
+                    " of ", SizeOf(request), " bytes");
   }
   absl::StrAppend(&text, " has taken ", taken_ns / 1'000'000'000, " s");
   return text;
+}
+
+std::string WatchedDevice::StatsJson() const {
+  std::string text =
+      absl::StrCat("{\"requests_in_flight\":", requests_in_flight_.load(std::memory_order_relaxed),
+                   ",\"bytes_in_flight\":", bytes_in_flight_.load(std::memory_order_relaxed));
+  for (size_t op = 0; op < kOps; ++op) {
+    const Histogram::Snapshot latency_ns = measured_[op].latency_ns.Take();
+    if (latency_ns.count == 0) continue;
+    absl::StrAppend(&text, ",\"", NameOf(static_cast<IoOp>(op)),
+                    "\":{\"latency_ns\":", latency_ns.Json(),
+                    ",\"size_bytes\":", measured_[op].size_bytes.Take().Json(), "}");
+  }
+  return text + "}";
 }
 
 void WatchedDevice::Look(int64_t now_ns) {

@@ -178,7 +178,7 @@ void HandleGetXattr(fuse_req_t request, fuse_ino_t nodeid, const char* name, siz
   Session& session = SessionOf(request);
   if (nodeid == kRootNodeId && name == kStatsXattr) {
     if (!MayControl(fuse_req_ctx(request)->uid)) return ReplyStatus(request, ErrnoError(EPERM, ""));
-    return ReplyXattr(request, session.fs().StatsJson(), size);
+    return ReplyXattr(request, session.StatsJson(), size);
   }
   if (IsUnsupportedXattr(session, name)) {
     fuse_reply_err(request, EOPNOTSUPP);

@@ -190,6 +190,15 @@ void Session::AnswerDestroy() {
 }
 
 void Session::Process(Request& request) {
+  const uint64_t unique = request.header().unique;
+  const uint32_t opcode = request.header().opcode;
+  operations_.Began(unique, opcode);
+  Dispatch(request);
+  // These are not answered.
+  if (opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET) operations_.Ended(unique);
+}
+
+void Session::Dispatch(Request& request) {
   const fuse_in_header& header = request.header();
   switch (header.opcode) {
     case FUSE_SYNCFS:
@@ -287,7 +296,7 @@ void Session::SendError(uint64_t unique, int error) {
   header.error = -error;
   header.unique = unique;
   const iovec segment = {&header, sizeof(header)};
-  transport_->Send(&segment, 1);
+  Transmit(&segment, 1);
 }
 
 int Session::SendReply(uint64_t unique, const void* body, size_t size_bytes) {
@@ -295,7 +304,20 @@ int Session::SendReply(uint64_t unique, const void* body, size_t size_bytes) {
   header.len = static_cast<uint32_t>(sizeof(header) + size_bytes);
   header.unique = unique;
   const iovec segments[] = {{&header, sizeof(header)}, {const_cast<void*>(body), size_bytes}};
-  return transport_->Send(segments, 2);
+  return Transmit(segments, 2);
+}
+
+int Session::Transmit(const iovec* segments, int count) {
+  const uint64_t unique = static_cast<const fuse_out_header*>(segments[0].iov_base)->unique;
+  const int error = transport_->Send(segments, count);
+  operations_.Ended(unique);
+  return error;
+}
+
+std::string Session::StatsJson() {
+  return absl::StrCat("{\"operations_ns\":", operations_.Json(), ",\"device\":",
+                      options_.device_statistics ? options_.device_statistics() : "{}", ",",
+                      fs_->StatsJson().substr(1));
 }
 
 int Session::Send(iovec* segments, int count) {
@@ -314,7 +336,7 @@ int Session::Send(iovec* segments, int count) {
       long_setxattr_ = (offer.flags & kInitFlagsPatched & FUSE_SETXATTR_EXT) != 0;
     }
   }
-  const int error = transport_->Send(segments, count);
+  const int error = Transmit(segments, count);
   return IsConnectionGone(error) ? 0 : error;
 }
 

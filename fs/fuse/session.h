@@ -18,6 +18,7 @@
 #include "fs/fuse/helper_thread.h"
 #include "fs/fuse/in_flight.h"
 #include "fs/fuse/kernel_view.h"
+#include "fs/fuse/operation_statistics.h"
 #include "fs/fuse/protocol.h"
 #include "fs/fuse/transport.h"
 #include "fs/fuse/worker_pool.h"
@@ -50,6 +51,8 @@ struct SessionOptions {
   std::function<Status()> remount = {};
   // Asks the kernel to collect at most so much of all writes (CollectLimit). May be empty.
   std::function<void(uint64_t limit_bytes)> limit_collected = {};
+  // What is known of the device, as a JSON object. May be empty.
+  std::function<std::string()> device_statistics = {};
   WorkerPool::Options workers = {};
 };
 
@@ -107,6 +110,8 @@ class Session : private WorkerPool::Processor {
   // or a positive errno when the kernel does not take it.
   void SendError(uint64_t unique, int error);
   int SendReply(uint64_t unique, const void* body, size_t size_bytes);
+  // Counters of the session, the device and the filesystem, as a JSON object.
+  std::string StatsJson();
   // Agrees on the connection's features.
   void Negotiate(fuse_conn_info& connection);
   // OPEN and OPENDIR are answered: wanted, or there are inodes that are to be watched.
@@ -145,8 +150,10 @@ class Session : private WorkerPool::Processor {
   Status CreateLibfuseSession(int fd);
   Status MakeTransport(unsigned loops);
   void Process(Request& request) override;
+  void Dispatch(Request& request);
   // What libfuse sends: replies and notifications. 0 or a positive errno.
   int Send(iovec* segments, int count);
+  int Transmit(const iovec* segments, int count);
   void SyncFs(uint64_t unique);
   bool SyncThroughMount(uint64_t nodeid);
   // A descriptor of the root as the kernel shows it; -1 when we are not (or no longer) there.
@@ -173,6 +180,7 @@ class Session : private WorkerPool::Processor {
   InodeNumber root_ = 0;
   InFlight in_flight_;
   KernelView kernel_view_;
+  OperationStatistics operations_;
   std::unique_ptr<CollectLimit> collect_limit_;
   std::unique_ptr<HelperThread> helper_;
   std::unique_ptr<HelperThread> slow_helper_;

@@ -19,6 +19,8 @@ namespace pbfs {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
 using Kind = RecordedIo::Kind;
 
 class WrapperTest : public ::testing::Test {
@@ -246,6 +248,26 @@ TEST_F(WatchedDeviceTest, SaysOnceWhichRequestDoesNotEndAndWhenItDoes) {
   EXPECT_EQ(read.error.load(), 0);
   EXPECT_EQ(flush.error.load(), 0);
   EXPECT_THAT(Lines(4)[2], testing::EndsWith("has taken 0 s, and has ended now"));
+}
+
+TEST_F(WatchedDeviceTest, MeasuresRequests) {
+  WatchedDevice device(fault_, Impatient());
+  EXPECT_EQ(device.StatsJson(), "{\"requests_in_flight\":0,\"bytes_in_flight\":0}");
+  EXPECT_EQ(Put(device, 0, 4096, 1), 0);
+  EXPECT_EQ(Put(device, 8192, 8192, 1), 0);
+  EXPECT_EQ(FlushSync(device), 0);
+  fault_.AddRule({.op = IoOp::kRead, .action = FaultDevice::Action::kHold});
+  AlignedMemory data(4096);
+  TrackedRequest read;
+  device.Submit(read.Set(IoOp::kRead, 0, data.data(), data.size()).request);
+  const std::string stats = device.StatsJson();
+  EXPECT_THAT(stats, HasSubstr("\"requests_in_flight\":1,\"bytes_in_flight\":4096"));
+  EXPECT_THAT(stats, HasSubstr("\"write\":{\"latency_ns\":{\"count\":2,"));
+  EXPECT_THAT(stats, HasSubstr("\"size_bytes\":{\"count\":2,\"mean\":6144,\"p50\":5119,"));
+  EXPECT_THAT(stats, HasSubstr("\"max\":8192,\"classes\":[[5119,1],[10239,1]]}"));
+  EXPECT_THAT(stats, HasSubstr("\"flush\":{\"latency_ns\":{\"count\":1,"));
+  EXPECT_THAT(stats, Not(HasSubstr("\"read\"")));
+  fault_.Release();
 }
 
 TEST_F(WatchedDeviceTest, PassesEverythingOnAndIsSilentAboutWhatEnds) {

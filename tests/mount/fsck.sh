@@ -13,6 +13,12 @@ check "fsck refuses a mounted image" exits 8 fsck.pbfs -n "$image"
 check "and says who has it" says "in use by pbfs" fsck.pbfs -p "$image"
 check "-M is content" exits 0 fsck.pbfs -M -p "$image"
 check "stats of the mount" says "frames: " pbfsctl stats "$mnt"
+check "latencies of requests" says "lookup: " pbfsctl stats "$mnt"
+check "the histograms of the device" python3 -c '
+import json, sys
+read = json.loads(sys.argv[1])["device"]["read"]["size_bytes"]
+assert read["count"] == sum(count for _, count in read["classes"]) > 0
+' "$(pbfsctl stats --json "$mnt")"
 check "as JSON" says '"checkpoints": ' pbfsctl stats --json "$mnt"
 refuse "stats of a folder inside" pbfsctl stats "$mnt/dir"
 refuse "stats for another user" setpriv --reuid 65534 --clear-groups "$bin/pbfsctl" stats "$mnt"

@@ -220,6 +220,7 @@ Status Server::MountKernelAs(bool fuseblk) {
     LimitBackingDevice(mount_device_, fuseblk_, limit_bytes);
   };
   options_.session.remount = [this] { return FollowMount(true); };
+  options_.session.device_statistics = [this] { return watched_->StatsJson(); };
   auto session = fuse::Session::Create(fd, options_.session);
   Status status = session.status();
   if (status.ok()) {

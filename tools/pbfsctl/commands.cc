@@ -60,15 +60,23 @@ Status CallMount(const std::string& mountpoint, unsigned long command, void* arg
   return error == 0 ? OkStatus() : MountError(mountpoint, error);
 }
 
+// Text is for a look: without the classes of histograms.
+void DropClasses(Json& json) {
+  if (json.is_object()) json.erase("classes");
+  if (!json.is_structured()) return;
+  for (Json& member : json) DropClasses(member);
+}
+
 Status ShowMountStats(const std::string& mountpoint, bool json) {
   std::string text(kStatsBytesMax, '\0');
   const ssize_t size = getxattr(mountpoint.c_str(), kStatsName, text.data(), text.size());
   if (size < 0) return MountError(mountpoint, errno);
   text.resize(static_cast<size_t>(size));
-  const Json stats = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  Json stats = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (stats.is_discarded()) {
     return ErrnoError(EPROTO, absl::StrCat(mountpoint, ": the server's answer is malformed"));
   }
+  if (!json) DropClasses(stats);
   Print(FromJson(mountpoint, stats), json);
   return OkStatus();
 }

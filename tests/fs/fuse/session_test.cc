@@ -215,7 +215,7 @@ TEST_F(SessionTest, RootAndTheServersUserMayControlIt) {
   const uint64_t file = CreateFile("file");
   for (const uint32_t uid : {0u, geteuid()}) {
     kernel_.SetUser(uid);
-    EXPECT_EQ(GetXattr(kRootNodeId, "pbfs.stats", 65536).body.substr(0, 9), "{\"cache\":");
+    EXPECT_EQ(GetXattr(kRootNodeId, "pbfs.stats", 65536).body.substr(0, 17), "{\"operations_ns\":");
     EXPECT_EQ(SetXattr(kRootNodeId, "pbfs.sync", ""), 0);
     EXPECT_EQ(SetXattr(file, "pbfs.sync", ""), EOPNOTSUPP);
     EXPECT_EQ(GetXattr(file, "pbfs.stats", 65536).error, EOPNOTSUPP);

@@ -77,7 +77,7 @@ refuse() {
 }
 not() { ! "$@"; }
 exits() { local code=0; "${@:2}" || code=$?; [ "$code" -eq "$1" ] || { echo "exit code $code"; false; }; }
-says() { local text=$1; shift; "$@" 2>&1 | tee /dev/stderr | grep -q -- "$text"; }
+says() { local text=$1; shift; "$@" 2>&1 | tee /dev/stderr | grep -- "$text" >/dev/null; }
 equal() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; false; }; }
 # waits SECONDS COMMAND...: until it succeeds.
 waits() {

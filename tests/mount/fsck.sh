@@ -13,7 +13,7 @@ check "fsck refuses a mounted image" exits 8 fsck.pbfs -n "$image"
 check "and says who has it" says "in use by pbfs" fsck.pbfs -p "$image"
 check "-M is content" exits 0 fsck.pbfs -M -p "$image"
 check "stats of the mount" says "frames: " pbfsctl stats "$mnt"
-check "latencies of requests" says "lookup: " pbfsctl stats "$mnt"
+check "latencies of requests" says "lookup:" pbfsctl stats "$mnt"
 check "the histograms of the device" python3 -c '
 import json, sys
 read = json.loads(sys.argv[1])["device"]["read"]["size_bytes"]

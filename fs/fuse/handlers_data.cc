@@ -94,7 +94,10 @@ void HandleOpen(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) {
   }
   uint32_t reply = FOPEN_KEEP_CACHE | FOPEN_PARALLEL_DIRECT_WRITES | FOPEN_NOFLUSH;
   // Each write of a sync file comes to us, and is answered when it is durable.
-  if ((attributes->flags & kInodeSync) != 0) reply |= FOPEN_DIRECT_IO;
+  if ((attributes->flags & kInodeSync) != 0) {
+    reply |= FOPEN_DIRECT_IO;
+    session.NoteDirectOpen();
+  }
   ReplyOpen(request, reply);
 }
 
@@ -106,17 +109,30 @@ void HandleOpenDir(fuse_req_t request, fuse_ino_t, fuse_file_info*) {
   ReplyOpen(request, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR);
 }
 
+namespace {
+
+void ReplyRead(fuse_req_t request, const Status& status, const LogicalBuffer& data) {
+  if (!status.ok()) return ReplyStatus(request, status);
+  const auto segments = data.segments();
+  fuse_reply_iov(request, segments.data(), static_cast<int>(segments.size()));
+}
+
+}  // namespace
+
 void HandleRead(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset, fuse_file_info*) {
   Session& session = SessionOf(request);
   const uint32_t flags = t_request->body<fuse_read_in>().flags;
+  const bool direct = (flags & O_DIRECT) != 0 || session.direct_opens();
   if ((flags & O_DIRECT) == 0) session.kernel_view().NoteRead(nodeid);
   session.fs().Read(session.InodeOf(nodeid), static_cast<uint64_t>(offset), size,
                     (flags & O_NOATIME) != 0,
-                    [request, token = session.NewToken()](const Status& status,
-                                                          const LogicalBuffer& data, PageHold) {
-                      if (!status.ok()) return ReplyStatus(request, status);
-                      const auto segments = data.segments();
-                      fuse_reply_iov(request, segments.data(), static_cast<int>(segments.size()));
+                    [&session, request, direct, token = session.NewToken()](
+                        const Status& status, const LogicalBuffer& data, PageHold hold) {
+                      if (!direct) return ReplyRead(request, status, data);
+                      session.Answer(true, [request, token, status, data,
+                                            pages = std::make_shared<PageHold>(std::move(hold))] {
+                        ReplyRead(request, status, data);
+                      });
                     });
 }
 
@@ -154,23 +170,23 @@ void ReplyWrite(Session& session, fuse_req_t request, uint64_t nodeid, const fus
                 uint64_t blocks_before, const Status& status) {
   const bool cached = (body.write_flags & FUSE_WRITE_CACHE) != 0;
   if (!status.ok()) {
-    ReplyStatus(request, status);
+    session.Answer(!cached,
+                   [request, status, token = session.NewToken()] { ReplyStatus(request, status); });
     if (cached && ErrnoOf(status) == ENOSPC) NoteFull(session, nodeid, body.size);
     return;
   }
   session.NoteSpaceTaken();
   if (cached) NoteBlocks(session, nodeid, blocks_before, body.size);
-  const size_t size = body.size;
-  const bool direct = !cached && (body.flags & O_DIRECT) != 0;
-  if (!direct || !session.kernel_view().TakeRead(nodeid)) {
+  const auto reply = [request, size = body.size, token = session.NewToken()] {
     fuse_reply_write(request, size);
-    return;
-  }
+  };
+  const bool direct = !cached && (body.flags & O_DIRECT) != 0;
+  if (!direct || !session.kernel_view().TakeRead(nodeid)) return session.Answer(!cached, reply);
   const bool early = session.must_not_wait_for_kernel();
-  if (early) fuse_reply_write(request, size);
-  session.helper().Queue([&session, request, nodeid, size, early, token = session.NewToken()] {
+  if (early) session.Answer(true, reply);
+  session.helper().Queue([&session, nodeid, early, reply] {
     session.DropKernelPages(nodeid);
-    if (!early) fuse_reply_write(request, size);
+    if (!early) session.Answer(true, reply);
   });
 }
 

@@ -116,6 +116,7 @@ void HandleCreate(fuse_req_t request, fuse_ino_t parent, const char* name, mode_
              fuse_file_info file = {};
              file.keep_cache = 1;
              file.direct_io = (attributes.flags & kInodeSync) != 0 ? 1 : 0;
+             if (file.direct_io != 0) session.NoteDirectOpen();
              if (fuse_reply_create(request, &entry, &file) == 0) return;
              session.fs().Forget(attributes.ino, 1);
            });

@@ -101,7 +101,10 @@ void HandleTmpfile(Session& session, const Request& request) {
   out.entry.attr_valid = static_cast<uint64_t>(AttributesValidSeconds(*made));
   out.entry.attr = AttrOf(*made);
   out.file.open_flags = FOPEN_KEEP_CACHE;
-  if ((made->flags & kInodeSync) != 0) out.file.open_flags |= FOPEN_DIRECT_IO;
+  if ((made->flags & kInodeSync) != 0) {
+    out.file.open_flags |= FOPEN_DIRECT_IO;
+    session.NoteDirectOpen();
+  }
   if (session.SendReply(header.unique, &out, sizeof(out)) != 0) session.fs().Forget(made->ino, 1);
 }
 

@@ -68,7 +68,7 @@ std::string NameOf(uint32_t opcode) {
 }  // namespace
 
 OperationStatistics::Place& OperationStatistics::PlaceOf(uint64_t unique) {
-  return places_[unique / 2 % kPlaces];  // They go up in steps of two.
+  return places_[unique % kPlaces];
 }
 
 void OperationStatistics::Began(uint64_t unique, uint32_t opcode) {

@@ -26,7 +26,7 @@ class OperationStatistics {
  private:
   // Requests under way by their number. Of two that share a place the older one is forgotten; the
   // kernel counts its requests, so they are far from each other.
-  static constexpr size_t kPlaces = 4096;
+  static constexpr size_t kPlaces = 8192;
   static constexpr size_t kOpcodes = 64;
   struct Place {
     std::atomic<uint64_t> unique{0};

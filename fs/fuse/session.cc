@@ -127,6 +127,7 @@ Status Session::Start(FileSystem& fs) {
   workers_ = *std::move(pool);
   helper_ = std::make_unique<HelperThread>();
   slow_helper_ = std::make_unique<HelperThread>();
+  reply_threads_ = std::make_unique<ReplyThreads>();
   SetSync(options_.sync_names, options_.sync_attributes);
   fuse_buf buffer = {};
   buffer.mem = init_request_.data();
@@ -179,6 +180,7 @@ void Session::Stop() {
   workers_->Stop();
   helper_.reset();
   slow_helper_.reset();
+  reply_threads_.reset();
   fs_ = nullptr;
 }
 
@@ -255,6 +257,13 @@ void Session::NoteSpaceTaken() {
   if (!options_.limit_collected || !collect_limit_->Update(fs_->AvailableBytes())) return;
   helper_->Queue(
       [this, token = NewToken()] { options_.limit_collected(collect_limit_->limit_bytes()); });
+}
+
+// Without its write cache the kernel waits for nothing when it closes a file. With queues, direct
+// I/O is not asynchronous (Negotiate()).
+void Session::Answer(bool direct, std::function<void()> send) {
+  if (!direct || !options_.writeback_cache || transport_->has_queues()) return send();
+  reply_threads_->Queue(std::move(send));
 }
 
 // The better way, for root: opens the file by its handle, as an NFS server would, and writes its

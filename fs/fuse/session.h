@@ -20,6 +20,7 @@
 #include "fs/fuse/kernel_view.h"
 #include "fs/fuse/operation_statistics.h"
 #include "fs/fuse/protocol.h"
+#include "fs/fuse/reply_threads.h"
 #include "fs/fuse/transport.h"
 #include "fs/fuse/worker_pool.h"
 
@@ -90,6 +91,11 @@ class Session : private WorkerPool::Processor {
   // For what takes long, and nobody else waits for.
   HelperThread& slow_helper() { return *slow_helper_; }
   KernelView& kernel_view() { return kernel_view_; }
+  // Answers a READ or WRITE. `direct`: it may be the program's asynchronous direct I/O.
+  void Answer(bool direct, std::function<void()> send);
+  // The kernel was told to leave its cache out, for whoever opens some file.
+  void NoteDirectOpen() { direct_opens_ = true; }
+  bool direct_opens() const { return direct_opens_.load(std::memory_order_relaxed); }
   // Whoever answers a request must not wait for requests.
   bool must_not_wait_for_kernel() const { return transport_->IsShort(); }
   // To be called when a request may have taken space.
@@ -172,6 +178,7 @@ class Session : private WorkerPool::Processor {
   // Known when INIT is answered.
   std::atomic<bool> serve_open_{false};
   std::atomic<uint32_t> opens_served_{0};
+  std::atomic<bool> direct_opens_{false};
   std::atomic<bool> sync_names_{false};
   std::atomic<bool> sync_attributes_{false};
   bool acls_ = false;
@@ -184,6 +191,7 @@ class Session : private WorkerPool::Processor {
   std::unique_ptr<CollectLimit> collect_limit_;
   std::unique_ptr<HelperThread> helper_;
   std::unique_ptr<HelperThread> slow_helper_;
+  std::unique_ptr<ReplyThreads> reply_threads_;
   std::unique_ptr<WorkerPool> workers_;
   // Where we are mounted, and the device number there; set by NoteMountpoint().
   struct Place {

@@ -133,6 +133,8 @@ run_all() {
   check "$how: fsync of a directory" sync "$d"
   check "$how: flags" bash -c "chattr +d $d && lsattr -d $d | grep -q -- '-d-'"
   check "$how: statfs" equal "$(stat -f -c '%s %l' "$mnt")" "4096 255"
+  check "$how: a file closed during asynchronous direct I/O" \
+    timeout -s KILL 60 "${bin%/bin}/tests/async-close" "$d/async-close" 3
   check "$how: unmount" umount.pbfs "$mnt"
   check "$how: mount again" pbfs -o "$*" "$loop" "$mnt"
   check "$how: contents survive" cmp "$work/expected" "$d/direct"

@@ -136,17 +136,19 @@ void WorkerPool::Worker::DriveLoop() {
       // Where requests come by the ring, the wait for the next submits what was queued, too.
       if (!plugged_long && loop_->processor) {
         Idle();
-      } else {
-        loop_->ring->RunOnce(0);
+        continue;
       }
-      continue;
+      if (loop_->ring->RunOnce(0) > 0 || plugged_long) continue;
     }
+    const bool in_a_row = received && handled > 0;
     if (!received) received = SpinForRequest();
     if (!received) {
       Idle();
       continue;
     }
-    if (pool_.parked_loops_.load(std::memory_order_relaxed) > 0 && loop_->channel->HasMore()) {
+    // A request that waited while another was handled: there may be more clients than one.
+    if (in_a_row && pool_.parked_loops_.load(std::memory_order_relaxed) > 0 &&
+        loop_->channel->HasMore()) {
       pool_.WakeParked();
     }
     loop_->ring->Plug();

@@ -10,6 +10,8 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BIN = os.environ.get('PBFS_BIN', os.path.join(ROOT, 'build', 'bin'))
+NULL = os.path.join(os.path.dirname(BIN), 'tests', 'pbfs-null')
+FUSE_OVER_URING = '/sys/module/fuse/parameters/enable_uring'
 
 
 def die(message):
@@ -31,9 +33,18 @@ def need(*programs):
         die(f'missing: {" ".join(missing)} (tools/install-deps --bench installs them)')
 
 
+def kernel_has(name):
+    if shutil.which('modprobe'):
+        subprocess.run(['modprobe', name], check=False, stderr=subprocess.DEVNULL)
+    with open('/proc/filesystems', encoding='ascii') as stream:
+        return any(line.split()[-1] == name for line in stream)
+
+
 class Filesystem:
     """One kind of filesystem. mount() returns when it can be used, unmount() when all is on disk."""
     name = ''
+    keeps_data = True
+    server = None  # The program name of the server, in /proc/PID/comm.
 
     def available(self):
         return True
@@ -47,29 +58,66 @@ class Filesystem:
     def unmount(self, directory):
         run('umount', directory)
 
+    def server_pid(self, directory):
+        """None where the kernel itself serves."""
+        if self.server is None:
+            return None
+        found = run('pgrep', '-x', '-f', f'.*{self.server}.* {directory}( .*)?').split()
+        return int(found[0])
+
+    def wait_for_end_of_server(self, directory):
+        """It still writes after umount(8) has returned."""
+        deadline = time.monotonic() + 60
+        while subprocess.run(['pgrep', '-f', f'{self.server}.* {directory}'], check=False,
+                             stdout=subprocess.DEVNULL).returncode == 0:
+            if time.monotonic() > deadline:
+                die(f'{self.server} does not end')
+            time.sleep(0.02)
+
 
 class Pbfs(Filesystem):
-    name = 'pbfs'
+    """With `transport`, by that one."""
+    server = 'pbfs'
 
-    def __init__(self, options=''):
-        self.options = options
+    def __init__(self, options='', transport=None):
+        self.name = 'pbfs' if transport is None else f'pbfs-{transport}'
+        self.transport = transport
+        self.options = [word for word in (options, transport and f'transport={transport}') if word]
+        self.program = os.path.join(BIN, 'pbfs')
 
     def available(self):
-        return os.access(os.path.join(BIN, 'pbfs'), os.X_OK)
+        return os.access(self.program, os.X_OK) and (
+            self.transport != 'uring' or os.path.exists(FUSE_OVER_URING))
 
     def mkfs(self, device):
         run(os.path.join(BIN, 'mkfs.pbfs'), '-q', '-f', '-K', device)
 
     def mount(self, device, directory):
-        options = ['-o', self.options] if self.options else []
-        run(os.path.join(BIN, 'pbfs'), *options, device, directory)
+        options = ['-o', ','.join(self.options)] if self.options else []
+        run(self.program, *options, device, directory, env=dict(os.environ, **self.environment()))
+
+    def environment(self):
+        return {}
 
     def unmount(self, directory):
         run(os.path.join(BIN, 'umount.pbfs'), directory)
 
 
+class Null(Pbfs):
+    """What FUSE costs: names and sizes in memory, served as pbfs serves, and no data."""
+    keeps_data = False
+
+    def __init__(self, transport=None):
+        super().__init__(transport=transport)
+        self.name = self.name.replace('pbfs', 'null')
+        self.program = NULL
+
+    def environment(self):
+        return {'PBFS_NULL_FORGETS_DATA': '1'}
+
+
 class Fuse2fs(Filesystem):
-    name = 'fuse2fs'
+    name = server = 'fuse2fs'
 
     def available(self):
         return shutil.which('fuse2fs') is not None and shutil.which('mkfs.ext4') is not None
@@ -82,25 +130,31 @@ class Fuse2fs(Filesystem):
 
     def unmount(self, directory):
         run('umount', directory)
-        # The server still writes after umount(8) has returned.
-        deadline = time.monotonic() + 60
-        while subprocess.run(['pgrep', '-f', f'fuse2fs.* {directory}'], check=False,
-                             stdout=subprocess.DEVNULL).returncode == 0:
-            if time.monotonic() > deadline:
-                die('fuse2fs does not end')
-            time.sleep(0.02)
+        self.wait_for_end_of_server(directory)
+
+
+class Ntfs3g(Filesystem):
+    name = server = 'ntfs-3g'
+
+    def available(self):
+        return shutil.which('ntfs-3g') is not None and shutil.which('mkfs.ntfs') is not None
+
+    def mkfs(self, device):
+        run('mkfs.ntfs', '-Q', '-F', '-q', device)
+
+    def mount(self, device, directory):
+        run('ntfs-3g', device, directory, '-o', 'big_writes,permissions')
+
+    def unmount(self, directory):
+        run('umount', directory)
+        self.wait_for_end_of_server(directory)
 
 
 class Xfs(Filesystem):
     name = 'xfs'
 
     def available(self):
-        if shutil.which('mkfs.xfs') is None:
-            return False
-        if shutil.which('modprobe'):
-            subprocess.run(['modprobe', 'xfs'], check=False, stderr=subprocess.DEVNULL)
-        with open('/proc/filesystems', encoding='ascii') as stream:
-            return any(line.split()[-1] == 'xfs' for line in stream)
+        return shutil.which('mkfs.xfs') is not None and kernel_has('xfs')
 
     def mkfs(self, device):
         run('mkfs.xfs', '-q', '-f', '-K', device)
@@ -109,10 +163,52 @@ class Xfs(Filesystem):
         run('mount', '-t', 'xfs', device, directory)
 
 
+class Ext4(Filesystem):
+    name = 'ext4'
+
+    def available(self):
+        return shutil.which('mkfs.ext4') is not None and kernel_has('ext4')
+
+    def mkfs(self, device):
+        # As it is after the first minute: tables are initialised.
+        run('mkfs.ext4', '-q', '-F', '-E', 'nodiscard,lazy_itable_init=0,lazy_journal_init=0', device)
+
+    def mount(self, device, directory):
+        run('mount', '-t', 'ext4', device, directory)
+
+
+def enter_namespace():
+    """Starts the program anew where nobody takes copies of its mounts, which would keep a filesystem
+    mounted after umount(8)."""
+    if 'PBFS_BENCH_NAMESPACE' in os.environ:
+        return
+    os.environ['PBFS_BENCH_NAMESPACE'] = '1'
+    os.execvp('unshare', ['unshare', '--mount', '--propagation', 'private', '--', *sys.argv])
+
+
+@contextlib.contextmanager
+def fuse_over_uring():
+    """On for as long as it is needed, as far as the kernel can."""
+    try:
+        with open(FUSE_OVER_URING, encoding='ascii') as stream:
+            before = stream.read()
+    except OSError:
+        yield
+        return
+    with open(FUSE_OVER_URING, 'w', encoding='ascii') as stream:
+        stream.write('Y')
+    try:
+        yield
+    finally:
+        with open(FUSE_OVER_URING, 'w', encoding='ascii') as stream:
+            stream.write(before)
+
+
 @contextlib.contextmanager
 def work_folder(parent):
     """A folder of its own, removed at the end."""
     folder = tempfile.mkdtemp(prefix='pbfs-bench.', dir=parent)
+    os.chmod(folder, 0o755)
     try:
         yield folder
     finally:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A FileSystem that lives in memory and dies with its mount: linked in place of the real one it
 // makes a server that measures and tests the FUSE bridge alone. A file's pages are cache frames, so
-// a file larger than -o cache= does not fit. PBFS_NULL_WAIT_US makes name operations wait that
-// long.
+// a file larger than -o cache= does not fit; with PBFS_NULL_FORGETS_DATA it keeps no data but
+// sizes, and files read as zeroes. PBFS_NULL_WAIT_US makes name operations wait that long.
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/xattr.h>
@@ -298,7 +298,7 @@ class NullFileSystem : public FileSystem {
       Node* node = Find(ino);
       PBFS_CHECK(node != nullptr);
       const size_t length = payload.data.size_bytes();
-      for (size_t done_bytes = 0; done_bytes < length;) {
+      for (size_t done_bytes = 0; done_bytes < length && !forgets_data_;) {
         const uint64_t at = offset_bytes + done_bytes;
         const size_t in_page = at % kPageBytes;
         const size_t piece = std::min(kPageBytes - in_page, length - done_bytes);
@@ -315,7 +315,7 @@ class NullFileSystem : public FileSystem {
       }
       Attributes& attributes = node->attributes;
       attributes.size_bytes = std::max(attributes.size_bytes, offset_bytes + length);
-      attributes.blocks_512 = node->pages.size() * 8;
+      attributes.blocks_512 = BlocksOf(*node);
       if (!flags.from_page_cache) attributes.mtime = attributes.ctime = Now();
       if (flags.kill_suidgid) KillSuid(attributes);
     }
@@ -405,6 +405,12 @@ class NullFileSystem : public FileSystem {
     for (auto it = from; it != node.pages.end(); ++it) cache_.Unpin(*it->second);
     node.pages.erase(from, node.pages.end());
   }
+  uint64_t BlocksOf(const Node& node) const {
+    const uint64_t pages = forgets_data_
+                               ? (node.attributes.size_bytes + kPageBytes - 1) / kPageBytes
+                               : node.pages.size();
+    return pages * (kPageBytes / 512);
+  }
   void Truncate(Node& node, uint64_t size) {
     DropPages(node, (size + kPageBytes - 1) / kPageBytes);
     const auto last = node.pages.find(size / kPageBytes);
@@ -412,7 +418,7 @@ class NullFileSystem : public FileSystem {
       memset(last->second->data + size % kPageBytes, 0, kPageBytes - size % kPageBytes);
     }
     node.attributes.size_bytes = size;
-    node.attributes.blocks_512 = node.pages.size() * 8;
+    node.attributes.blocks_512 = BlocksOf(node);
     node.attributes.mtime = Now();
   }
   PageBuf* NewPage() {
@@ -430,6 +436,7 @@ class NullFileSystem : public FileSystem {
   Superblock superblock_ = {};
   alignas(4096) std::byte zeros_[kPageBytes] = {};
   int wait_us_ = 0;
+  const bool forgets_data_ = getenv("PBFS_NULL_FORGETS_DATA") != nullptr;
   Mutex mutex_;
   std::map<InodeNumber, Node> nodes_;
   InodeNumber next_ino_ = kRoot + 1;

@@ -151,9 +151,12 @@ class Fio(Workload):
     def prepare(self, place):
         large(place)
 
+    def files(self, place):
+        return f'--filename={place.path("large")}', f'--size={place.options.file_mib}M'
+
     def run(self, place):
-        text = run('fio', '--name=job', f'--filename={place.path("large")}', f'--rw={self.direction}',
-                   f'--size={place.options.file_mib}M', f'--bs={self.block_bytes}', '--time_based',
+        text = run('fio', '--name=job', *self.files(place), f'--rw={self.direction}',
+                   f'--bs={self.block_bytes}', '--time_based',
                    f'--runtime={place.options.seconds}', '--norandommap', '--group_reporting',
                    '--output-format=json', *self.arguments, cwd=place.options.scratch)
         job = json.loads(text[text.index('{'):])['jobs'][0]
@@ -188,10 +191,18 @@ class WriteFdatasync(Fio):
 
 
 class FsyncThreads(Fio):
+    """A file each: the kernel lets FUSE have one fsync of a file at a time."""
     title = 'write 4 KiB, fdatasync, 8 threads'
     direction = 'randwrite'
     peers = False
     arguments = ('--ioengine=psync', '--fdatasync=1', '--thread', '--numjobs=8')
+
+    def files(self, place):
+        return f'--directory={place.directory}', f'--size={place.options.file_mib // 64}M'
+
+    def prepare(self, place):
+        run('fio', '--name=job', *self.files(place), '--rw=write', '--bs=1M', '--numjobs=8',
+            cwd=place.options.scratch)
 
 
 class SmallWrites(Workload):

@@ -132,7 +132,7 @@ def plot(workloads, results, names, path, reference=REFERENCE):
     bars = ', '.join(f'$data using {column + 2}:xtic(1) title "{name}"'
                      for column, name in enumerate(names))
     script = f'''
-set terminal svg size 1200,560 font "sans,11" background "white"
+set terminal svg size 1200,560 font "sans,11" background "white" noenhanced
 set output "{path}"
 $data << END
 {chr(10).join(data)}
@@ -146,7 +146,8 @@ set yrange [0.01:4]
 set ytics (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4)
 set grid ytics
 set xtics rotate by -35 scale 0
-set key top left horizontal
+set key outside top center horizontal
+set rmargin 14
 set ylabel "rate, {reference} = 1"
 plot 1 with lines linecolor "black" notitle, {bars}
 '''

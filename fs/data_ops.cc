@@ -280,7 +280,8 @@ StatusOr<std::vector<PagePromise>> FileSystemImpl::ReserveRange(const InodeRef& 
       needed.conversions += promise == PagePromise::kConversion ? 1 : 0;
     }
     if (writeback_->ReserveFor(*inode, needed, by)) return missing;
-    if (attempt == 1 || !MakeRoom()) return ErrnoError(ENOSPC, "no space left");
+    if (attempt == 1) return ErrnoError(ENOSPC, "no space left");
+    MakeRoom();
     PBFS_RETURN_IF_ERROR(log_->ForceAll());
   }
 }

@@ -176,7 +176,8 @@ StatusOr<uint64_t> FileSystemImpl::BeginChange(const InodeRef& inode, const Rang
     }
     writeback_->EndExclusive(inode);
     if (!needed.ok()) return needed.status();
-    if (attempt == 1 || !MakeRoom()) return ErrnoError(ENOSPC, "no space left");
+    if (attempt == 1) return ErrnoError(ENOSPC, "no space left");
+    MakeRoom();
     PBFS_RETURN_IF_ERROR(log_->ForceAll());
   }
 }

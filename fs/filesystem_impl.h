@@ -120,10 +120,7 @@ class FileSystemImpl final : public FileSystem {
   Attributes AttributesLocked(Inode& inode) ABSL_SHARED_LOCKS_REQUIRED(inode.lock);
   Attributes AttributesOfInode(Inode& inode) ABSL_LOCKS_EXCLUDED(inode.lock);
   Status Run(const OperationRunner::Needs& needs, const OperationRunner::Body& body);
-  // Finishes orphans and writes back everything, so that space which is reserved too generously
-  // becomes free; what was freed is free for use after a log commit. False, at once: there is
-  // nothing of all that, as when a program goes on writing to a full filesystem.
-  bool MakeRoom();
+  void MakeRoom();
   // Passes on what the parts have to say, but not after a shutdown, which all of them notice.
   MountOptions WithQuietEnd(MountOptions options);
   SpaceStats Space();
@@ -251,8 +248,6 @@ class FileSystemImpl final : public FileSystem {
   std::unique_ptr<AccessTimes> access_times_;
   // 4 KiB of zeroes that holes read.
   PageBuf* zero_page_ = nullptr;
-  // Writeback::promises_made() before everything was last written back.
-  std::atomic<uint64_t> promises_written_{0};
   // Reads that still touch this object.
   std::atomic<uint64_t> reads_in_flight_{0};
 };

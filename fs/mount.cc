@@ -167,8 +167,7 @@ void FileSystemImpl::MakeParts() {
     discards_.Add(freed);
   };
   log_ = std::make_unique<Log>(device_, superblock_, cache_, pages_, log_options);
-  runner_ =
-      std::make_unique<OperationRunner>(reader_, space_, *log_, [this] { return MakeRoom(); });
+  runner_ = std::make_unique<OperationRunner>(reader_, space_, *log_, [this] { MakeRoom(); });
   Writeback::Options writeback_options;
   writeback_options.age_max_ns = options_.commit_interval_ns * 2 / 5;
   writeback_options.dirty_background_pages = frames / 8;
@@ -290,13 +289,9 @@ Status FileSystemImpl::SyncedWhileReadOnly() {
   return end_of_writing_;
 }
 
-bool FileSystemImpl::MakeRoom() {
-  const uint64_t promises = writeback_->promises_made();
-  const bool nothing_new = promises == promises_written_.load(std::memory_order_acquire);
-  if (nothing_new && orphans_->IsIdle() && !space_.HasBusy()) return false;
+void FileSystemImpl::MakeRoom() {
   orphans_->Drain();
-  if (writeback_->FlushAll().ok()) promises_written_.store(promises, std::memory_order_release);
-  return true;
+  (void)writeback_->FlushAll();
 }
 
 MountOptions FileSystemImpl::WithQuietEnd(MountOptions options) {

@@ -135,7 +135,8 @@ Status OperationRunner::Run(const Needs& needs, const Body& body) {
       return status;
     }
     if (error == ENOSPC) {
-      if (!needs.retry || attempt > 0 || !make_room_()) return status;
+      if (!needs.retry || attempt > 0) return status;
+      make_room_();
     }
     // Blocks freed lately become free for use with the checkpoint that frees them.
     PBFS_RETURN_IF_ERROR(log_.ForceAll());

@@ -71,11 +71,10 @@ void SetWriteTime(DiskInode& disk, Time written);
 // between it and free blocks.
 class OperationRunner {
  public:
-  // All borrowed. `make_room` writes back what is reserved too generously and finishes orphans, or
-  // returns false when that cannot gain anything;
+  // All borrowed. `make_room` writes back what is reserved too generously and finishes orphans;
   // called without locks before an operation fails with ENOSPC.
   OperationRunner(const MetaReader& reader, SpaceManager& space, Log& log,
-                  std::function<bool()> make_room)
+                  std::function<void()> make_room)
       : reader_(reader), space_(space), log_(log), make_room_(std::move(make_room)) {}
 
   struct Needs {
@@ -92,7 +91,7 @@ class OperationRunner {
   const MetaReader& reader_;
   SpaceManager& space_;
   Log& log_;
-  const std::function<bool()> make_room_;
+  const std::function<void()> make_room_;
 };
 
 }  // namespace pbfs

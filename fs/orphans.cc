@@ -221,11 +221,6 @@ void Orphans::Drain() {
   while ((busy_ || !queue_.empty()) && !stopping_ && thread_.joinable()) changed_.Wait(mutex_);
 }
 
-bool Orphans::IsIdle() {
-  MutexLock lock(mutex_);
-  return !busy_ && queue_.empty();
-}
-
 StatusOr<uint64_t> Orphans::Recover() {
   struct Entry {
     InodeNumber ino;

@@ -59,8 +59,6 @@ class Orphans {
   void ForgetReferences() ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits until nothing is queued.
   void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Nothing is.
-  bool IsIdle() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   void Loop();

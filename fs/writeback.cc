@@ -94,7 +94,6 @@ bool Writeback::ReserveFor(Inode& inode, const PromiseCounts& pages, SpaceClass 
   if (!space_.Reserve(pages.blocks + more, by)) return false;
   inode.promised = after;
   inode.metadata_reserved += more;
-  promises_made_.fetch_add(1, std::memory_order_release);
   return true;
 }
 

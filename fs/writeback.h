@@ -82,8 +82,6 @@ class Writeback {
   // for the growth of its extent tree, which may come from the reserve when there are none of
   // those. False: not that much space is left for `by`.
   bool ReserveFor(Inode& inode, const PromiseCounts& pages, SpaceClass by);
-  // How often that succeeded.
-  uint64_t promises_made() const { return promises_made_.load(std::memory_order_acquire); }
   // Dirty pages were dropped (truncate): gives back what they had.
   void Unpromise(Inode& inode, const PromiseCounts& pages);
 
@@ -167,7 +165,6 @@ class Writeback {
   bool kicked_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool worker_stopping_ ABSL_GUARDED_BY(mutex_) = false;  // All batches have ended.
-  std::atomic<uint64_t> promises_made_{0};
   Thread flusher_;
   Thread extent_worker_;
 };

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <new>
+#include <numeric>
 #include <thread>
 #include <utility>
 
@@ -93,9 +94,11 @@ std::string Histogram::Snapshot::Json() const {
   }
   absl::StrAppend(&text, ",\"max\":", max, ",\"classes\":[");
   const char* separator = "";
-  for (size_t i = 0; i < kClassCount; ++i) {
-    if (counts[i] == 0) continue;
-    absl::StrAppend(&text, std::exchange(separator, ","), "[", UpperEnd(i), ",", counts[i], "]");
+  for (size_t i = 0; i < kClassCount; i += kClassesPerOctave) {
+    const uint64_t in_octave = std::accumulate(&counts[i], &counts[i] + kClassesPerOctave, 0ULL);
+    if (in_octave == 0) continue;
+    absl::StrAppend(&text, std::exchange(separator, ","), "[", UpperEnd(i + kClassesPerOctave - 1),
+                    ",", in_octave, "]");
   }
   return text + "]}";
 }

@@ -30,8 +30,8 @@ class Histogram {
     uint64_t mean() const { return count == 0 ? 0 : sum / count; }
     // So much of all values is not above it; the end of a class. 0 without values.
     uint64_t Percentile(double percent) const;
-    // An object: count, mean, p50, p90, p99, p99.9, max and "classes", a list of [upper end,
-    // count].
+    // An object: count, mean, p50, p90, p99, p99.9, max and "classes", a list of [upper end, count]
+    // by octaves, so that the text stays short.
     std::string Json() const;
   };
 

@@ -79,10 +79,14 @@ void OperationStatistics::Began(uint64_t unique, uint32_t opcode) {
   place.unique.store(unique, std::memory_order_release);
 }
 
-void OperationStatistics::Ended(uint64_t unique) {
+uint64_t OperationStatistics::Find(uint64_t unique) {
   Place& place = PlaceOf(unique);
-  if (unique == 0 || place.unique.load(std::memory_order_acquire) != unique) return;
-  const uint64_t begin = place.begin_and_opcode.load(std::memory_order_relaxed);
+  if (unique == 0 || place.unique.load(std::memory_order_acquire) != unique) return 0;
+  return place.begin_and_opcode.load(std::memory_order_relaxed);
+}
+
+void OperationStatistics::Ended(uint64_t begin) {
+  if (begin == 0) return;
   const auto now = static_cast<uint64_t>(NowNs());
   latencies_ns_[begin % kOpcodes].Add(now - (begin >> kOpcodeBits));
 }

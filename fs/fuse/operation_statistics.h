@@ -16,8 +16,10 @@ namespace pbfs::fuse {
 class OperationStatistics {
  public:
   void Began(uint64_t unique, uint32_t opcode);
-  // No matter who answered; a request that is not known is left out.
-  void Ended(uint64_t unique);
+  // Of one that is about to be answered; its number may be used anew once it is. 0: not known.
+  uint64_t Find(uint64_t unique);
+  // It was answered. `begin` is from Find().
+  void Ended(uint64_t begin);
 
   // An object with one member per kind of request that occurred: its latencies in nanoseconds
   // (Histogram::Snapshot::Json).

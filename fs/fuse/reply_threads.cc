@@ -25,30 +25,31 @@ void ReplyThreads::Queue(std::function<void()> send) {
   {
     MutexLock lock(mutex_);
     queue_.push_back(std::move(send));
-    const bool none_runs = threads_.size() == idle_;
-    if (!none_runs && NowNs() - last_taken_ns_ < kStuckNs) return;
-    if (idle_ > 0) {
-      --idle_;
-      ++woken_;
-      changed_.Signal();
-      return;
-    }
-    if (StartThread() || !threads_.empty()) return;
+    WakeOrStart();
+    if (!threads_.empty()) return;
     send = std::move(queue_.back());
     queue_.pop_back();
   }
   send();
 }
 
-bool ReplyThreads::StartThread() {
-  if (threads_.size() == kThreadsMax) return false;
+bool ReplyThreads::IsNeeded() const {
+  if (queue_.empty()) return false;
+  return sending_ == 0 || NowNs() - progress_ns_ > std::chrono::nanoseconds(kStuck).count();
+}
+
+void ReplyThreads::WakeOrStart() {
+  if (sending_ > 0 && looking_ > 0) return;
+  if (threads_.size() > sending_) {
+    changed_.Signal();
+    return;
+  }
+  if (stopping_ || threads_.size() == kThreadsMax) return;
   try {
     threads_.emplace_back(&ReplyThreads::Main, this);
   } catch (const std::system_error&) {
-    return false;
+    // Those that are there will have to do.
   }
-  last_taken_ns_ = NowNs();
-  return true;
 }
 
 void ReplyThreads::Main() {
@@ -57,21 +58,27 @@ void ReplyThreads::Main() {
     std::function<void()> send;
     {
       MutexLock lock(mutex_);
-      while (queue_.empty()) {
-        if (stopping_) return;
-        ++idle_;
-        while (woken_ == 0 && !stopping_) changed_.Wait(mutex_);
-        if (woken_ > 0) {
-          --woken_;
+      while (!IsNeeded()) {
+        if (queue_.empty() && stopping_) return;
+        if (queue_.empty()) {
+          changed_.Wait(mutex_);
         } else {
-          --idle_;
+          ++looking_;
+          changed_.WaitFor(mutex_, kStuck);
+          --looking_;
         }
       }
       send = std::move(queue_.front());
       queue_.pop_front();
-      last_taken_ns_ = NowNs();
+      ++sending_;
+      progress_ns_ = NowNs();
+      if (!queue_.empty()) WakeOrStart();
     }
     send();
+    send = nullptr;
+    MutexLock lock(mutex_);
+    --sending_;
+    progress_ns_ = NowNs();
   }
 }
 

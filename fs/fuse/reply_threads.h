@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -17,8 +18,8 @@ namespace pbfs::fuse {
 // I/O drops the last reference of the file, and it is the thread that answers who then closes it in
 // the kernel: it waits there until the file's dirty pages are written, by us. A worker would wait
 // for requests that it has to receive itself, or for a device whose completions it has to reap. So
-// workers leave these answers to threads that do nothing else. One does as a rule; another joins
-// when that one is stuck. Thread-safe.
+// workers leave these answers to threads that do nothing else. One sends as a rule, while a second
+// looks from time to time whether it gets on, and takes its place when it is stuck. Thread-safe.
 class ReplyThreads {
  public:
   ReplyThreads() = default;
@@ -31,20 +32,23 @@ class ReplyThreads {
   void Queue(std::function<void()> send) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  static constexpr size_t kThreadsMax = 4;
+  static constexpr size_t kThreadsMax = 64;
   // Without progress for so long, another thread joins.
-  static constexpr int64_t kStuckNs = 5'000'000;
+  static constexpr std::chrono::milliseconds kStuck{5};
 
   void Main() ABSL_LOCKS_EXCLUDED(mutex_);
-  bool StartThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether a thread that has nothing to do is to send what is queued.
+  bool IsNeeded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Sees to it that somebody does, at once or when those that send are stuck.
+  void WakeOrStart() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Mutex mutex_;
   CondVar changed_;
   std::deque<std::function<void()>> queue_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
-  size_t idle_ ABSL_GUARDED_BY(mutex_) = 0;   // Wait, and nobody has woken them.
-  size_t woken_ ABSL_GUARDED_BY(mutex_) = 0;  // Of those, to come.
-  int64_t last_taken_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t sending_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t looking_ ABSL_GUARDED_BY(mutex_) = 0;       // Wait with a time-out.
+  int64_t progress_ns_ ABSL_GUARDED_BY(mutex_) = 0;  // When an answer was last taken or sent.
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -197,7 +197,9 @@ void Session::Process(Request& request) {
   operations_.Began(unique, opcode);
   Dispatch(request);
   // These are not answered.
-  if (opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET) operations_.Ended(unique);
+  if (opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET) {
+    operations_.Ended(operations_.Find(unique));
+  }
 }
 
 void Session::Dispatch(Request& request) {
@@ -318,8 +320,9 @@ int Session::SendReply(uint64_t unique, const void* body, size_t size_bytes) {
 
 int Session::Transmit(const iovec* segments, int count) {
   const uint64_t unique = static_cast<const fuse_out_header*>(segments[0].iov_base)->unique;
+  const uint64_t begin = operations_.Find(unique);
   const int error = transport_->Send(segments, count);
-  operations_.Ended(unique);
+  operations_.Ended(begin);
   return error;
 }
 

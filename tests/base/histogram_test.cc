@@ -39,9 +39,10 @@ TEST(HistogramTest, JsonShowsClassesThatHaveValues) {
   histogram.Add(0);
   histogram.Add(2);
   histogram.Add(2);
+  histogram.Add(4);
   EXPECT_EQ(histogram.Take().Json(),
-            "{\"count\":3,\"mean\":1,\"p50\":2,\"p90\":2,\"p99\":2,\"p99.9\":2,\"max\":2,"
-            "\"classes\":[[0,1],[2,2]]}");
+            "{\"count\":4,\"mean\":2,\"p50\":2,\"p90\":4,\"p99\":4,\"p99.9\":4,\"max\":4,"
+            "\"classes\":[[3,3],[7,1]]}");
 }
 
 TEST(HistogramTest, CountsFromManyThreads) {

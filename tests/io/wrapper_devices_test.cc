@@ -264,7 +264,7 @@ TEST_F(WatchedDeviceTest, MeasuresRequests) {
   EXPECT_THAT(stats, HasSubstr("\"requests_in_flight\":1,\"bytes_in_flight\":4096"));
   EXPECT_THAT(stats, HasSubstr("\"write\":{\"latency_ns\":{\"count\":2,"));
   EXPECT_THAT(stats, HasSubstr("\"size_bytes\":{\"count\":2,\"mean\":6144,\"p50\":5119,"));
-  EXPECT_THAT(stats, HasSubstr("\"max\":8192,\"classes\":[[5119,1],[10239,1]]}"));
+  EXPECT_THAT(stats, HasSubstr("\"max\":8192,\"classes\":[[8191,1],[16383,1]]}"));
   EXPECT_THAT(stats, HasSubstr("\"flush\":{\"latency_ns\":{\"count\":1,"));
   EXPECT_THAT(stats, Not(HasSubstr("\"read\"")));
   fault_.Release();

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <system_error>
 #include <utility>
 
 namespace pbfs {
@@ -14,7 +15,11 @@ namespace pbfs {
 MountWatch::MountWatch(std::function<void()> changed)
     : table_(open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC)), stop_(eventfd(0, EFD_CLOEXEC)) {
   if (table_ < 0 || stop_ < 0) return;
-  thread_ = std::thread([this, changed = std::move(changed)] { Main(changed); });
+  try {
+    thread_ = std::thread([this, changed = std::move(changed)] { Main(changed); });
+  } catch (const std::system_error&) {
+    // Only the helper's ioctl is followed then.
+  }
 }
 
 MountWatch::~MountWatch() {

@@ -273,7 +273,9 @@ std::optional<MountEntry> Server::OwnMount() const {
 Status Server::FollowMount(bool again) {
   MutexLock lock(follow_mutex_);
   const auto mount = OwnMount();
-  if (!mount) return OkStatus();
+  if (!mount) {
+    return again ? ErrnoError(ENOENT, "not in the server's mount namespace") : OkStatus();
+  }
   if (mount->flags == followed_flags_ && (could_follow_ || !again)) return OkStatus();
   followed_flags_ = mount->flags;
   fs_->SetAccessTimes(AccessTimesOf(mount->flags));

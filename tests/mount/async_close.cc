@@ -81,6 +81,8 @@ int main(int argc, char** argv) {
   }
   stop = true;
   writer.join();
+  syscall(SYS_io_destroy, context);
+  std::free(memory);
   std::printf("%d times\n", count);
   return 0;
 }

@@ -44,7 +44,7 @@ class Filesystem:
     """One kind of filesystem. mount() returns when it can be used, unmount() when all is on disk."""
     name = ''
     keeps_data = True
-    server = None  # The program name of the server, in /proc/PID/comm.
+    server = None  # The name of the server's program, where there is one.
 
     def available(self):
         return True

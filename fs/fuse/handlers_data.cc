@@ -176,12 +176,16 @@ void ReplyWrite(Session& session, fuse_req_t request, uint64_t nodeid, const fus
     return;
   }
   session.NoteSpaceTaken();
-  if (cached) NoteBlocks(session, nodeid, blocks_before, body.size);
+  if (cached) {
+    NoteBlocks(session, nodeid, blocks_before, body.size);
+    fuse_reply_write(request, body.size);
+    return;
+  }
   const auto reply = [request, size = body.size, token = session.NewToken()] {
     fuse_reply_write(request, size);
   };
-  const bool direct = !cached && (body.flags & O_DIRECT) != 0;
-  if (!direct || !session.kernel_view().TakeRead(nodeid)) return session.Answer(!cached, reply);
+  const bool direct = (body.flags & O_DIRECT) != 0;
+  if (!direct || !session.kernel_view().TakeRead(nodeid)) return session.Answer(true, reply);
   const bool early = session.must_not_wait_for_kernel();
   if (early) session.Answer(true, reply);
   session.helper().Queue([&session, nodeid, early, reply] {

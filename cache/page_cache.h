@@ -102,7 +102,8 @@ class PageCache {
   // Budget in bytes, rounded down to frames; at least kFramesMin frames. The arena is anonymous
   // memory, hugepage-backed where the kernel agrees, allocated lazily by the kernel: frames are
   // first used in address order, so resident is what was ever used at once (rounded up to a
-  // hugepage).
+  // hugepage). A page to drop first makes room before a frame is used for the first time, unless
+  // there are only few of them.
   static constexpr size_t kFramesMin = 2048;
   explicit PageCache(size_t budget_bytes);
   // REQUIRES: all mappings are gone and no page is pinned.

@@ -104,6 +104,24 @@ TEST_F(PageCacheTest, BudgetIsNeverExceeded) {
   EXPECT_EQ(pages_.frames_free(), kFrames);
 }
 
+TEST_F(PageCacheTest, WrittenPagesMakeRoomBeforeNewFramesAreUsed) {
+  constexpr size_t kKept = size_t{64} << 20;  // As the class has it.
+  PageCache pages(4 * kKept);
+  std::set<std::byte*> used;
+  FilePages file(pages, 0);
+  for (uint64_t index = 0; index < 3 * kKept / kPageBytes; ++index) {
+    PageBuf* const page = pages.Allocate(PageUse::kData);
+    used.insert(page->data);
+    file.InsertDirty(index, *page, PagePromise::kNone, 0);
+    std::vector<FilePages::DirtyPage> written;
+    file.CollectDirty(0, UINT64_MAX, 1, written);
+    for (const FilePages::DirtyPage& dirty : written) file.EndWriteback(dirty, 0);
+  }
+  EXPECT_LE(used.size(), kKept / kPageBytes + 2);
+  EXPECT_GT(used.size(), kKept / kPageBytes / 2);
+  pages.CheckInvariants();
+}
+
 TEST_F(PageCacheTest, BudgetIsRoundedDownToFramesAndUpToTheMinimum) {
   EXPECT_EQ(PageCache(kPageBytes).frames_total(), kFrames);
   EXPECT_EQ(PageCache(5000 * kPageBytes + 4095).frames_total(), 5000u);

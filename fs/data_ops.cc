@@ -135,6 +135,10 @@ void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_
   for (auto& request : operation->requests) requests.push_back(request.get());
   operation->pending.store(requests.size() + 1, std::memory_order_relaxed);
   if (!requests.empty()) device_.SubmitBatch(requests);
+  if (!requests.empty() && offset_bytes == 0 && length_bytes <= NeighbourReads::kFileBytesMax &&
+      end == operation->inode->size.load(std::memory_order_acquire)) {
+    neighbour_reads_.NoteRead(ino);
+  }
   operation->Release();
 }
 
@@ -424,10 +428,12 @@ void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
     done(found.status());
     return;
   }
+  // All there is of anything else is in the log: no data to flush.
+  const bool has_data = CheckRegular(**found).ok();
   if (!datasync) (void)access_times_->Store(*found);           // An error of the log is met below.
   auto inode = std::make_shared<InodeRef>(std::move(*found));  // Shared with the continuation.
   writeback_->FlushAsync(
-      *inode, [this, done = std::move(done), inode, datasync](const Status& status) {
+      *inode, [this, done = std::move(done), inode, datasync, has_data](const Status& status) {
         if (!status.ok()) {
           done(status);
           return;
@@ -437,7 +443,7 @@ void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
         // A checkpoint that is still open is sealed from now on, and flushes the data first. One
         // that is sealed may have flushed before the data was written (in place): a flush of our
         // own then, too.
-        if (wanted >= log_->open_sequence()) return log_->ForceAsync(wanted, done);
+        if (!has_data || wanted >= log_->open_sequence()) return log_->ForceAsync(wanted, done);
         if (wanted <= log_->durable_sequence()) return log_->FlushAsync(done);
         log_->ForceAsync(wanted, [this, done](const Status& forced) {
           if (!forced.ok()) return done(forced);

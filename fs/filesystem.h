@@ -248,6 +248,8 @@ class FileSystem {
                          const std::function<bool(const DirEntry&)>& visit) = 0;
   // Takes a reference on `ino` as Lookup does, for READDIRPLUS: nullopt when it is gone.
   virtual StatusOr<std::optional<Attributes>> Reference(InodeNumber ino) = 0;
+  // These are about to be referenced: has what is not in memory read at once. Does not wait.
+  virtual void ReadInodesAhead(std::span<const InodeNumber> inos) = 0;
   virtual void Forget(InodeNumber ino, uint64_t count) = 0;
 
   // --- Attributes

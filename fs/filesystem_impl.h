@@ -15,6 +15,7 @@
 #include "fs/inode_alloc.h"
 #include "fs/log.h"
 #include "fs/name_hash.h"
+#include "fs/neighbour_reads.h"
 #include "fs/operation.h"
 #include "fs/orphans.h"
 #include "fs/space.h"
@@ -59,6 +60,7 @@ class FileSystemImpl final : public FileSystem {
   Status ReadDir(InodeNumber dir, uint64_t after,
                  const std::function<bool(const DirEntry&)>& visit) override;
   StatusOr<std::optional<Attributes>> Reference(InodeNumber ino) override;
+  void ReadInodesAhead(std::span<const InodeNumber> inos) override;
   // Whether the number, which comes from outside, is that of an inode.
   StatusOr<bool> IsInUse(InodeNumber ino);
   void Forget(InodeNumber ino, uint64_t count) override;
@@ -250,6 +252,7 @@ class FileSystemImpl final : public FileSystem {
   PageBuf* zero_page_ = nullptr;
   // Reads that still touch this object.
   std::atomic<uint64_t> reads_in_flight_{0};
+  NeighbourReads neighbour_reads_;
 };
 
 }  // namespace pbfs

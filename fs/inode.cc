@@ -38,7 +38,10 @@ Status InodeTable::Load(Inode& inode) {
   if (slot >= kInodesPerBlock || number >= reader_.superblock.total_blocks) {
     return ErrnoError(ESTALE, absl::StrCat("inode ", inode.ino, ": no such inode"));
   }
-  BlockRef block;
+  BlockRef block = reader_.cache.Find(number);
+  // Of inodes that were made together, those around it are wanted soon.
+  if (!block)
+    reader_.Readahead(number / kInodeChunkBlocksMax * kInodeChunkBlocksMax, kInodeChunkBlocksMax);
   PBFS_ASSIGN_OR_RETURN(block, reader_.Read(number, kMagicInodes, kOwnerAgBase + AgOf(number)));
   WriterLock lock(inode.lock);
   inode.disk = block.as<InodeTableBlock>()->inodes[slot];

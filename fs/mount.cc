@@ -138,7 +138,8 @@ FileSystemImpl::FileSystemImpl(BlockDevice& device, const MountOptions& options,
       space_(reader_),
       discards_(device_, space_),
       inode_allocator_(reader_, space_),
-      inodes_(reader_, pages_, std::clamp<size_t>(options.cache_bytes >> 15, 1024, 16384)) {}
+      inodes_(reader_, pages_, std::clamp<size_t>(options.cache_bytes >> 15, 1024, 16384)),
+      neighbour_reads_(device_, reader_, space_, pages_, inodes_, reads_in_flight_) {}
 
 FileSystemImpl::~FileSystemImpl() {
   // Those that were answered a moment ago, on another thread.

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "fs/filesystem_impl.h"
 #include "fs/inode_flags.h"
@@ -116,6 +118,21 @@ StatusOr<std::optional<Attributes>> FileSystemImpl::Reference(InodeNumber ino) {
   inodes_.RemoveReferences(ino, 1);
   if (ErrnoOf(inode.status()) == ESTALE) return std::nullopt;
   return inode.status();
+}
+
+void FileSystemImpl::ReadInodesAhead(std::span<const InodeNumber> inos) {
+  std::vector<uint64_t> windows;
+  for (const InodeNumber ino : inos) {
+    const uint64_t window = InodeBlock(ino) / kInodeChunkBlocksMax;
+    const bool seen = !windows.empty() && windows.back() == window;
+    if (!seen && !cache_.Find(InodeBlock(ino))) windows.push_back(window);
+  }
+  std::ranges::sort(windows);
+  const auto rest = std::ranges::unique(windows);
+  windows.erase(rest.begin(), rest.end());
+  for (const uint64_t window : windows) {
+    reader_.Readahead(window * kInodeChunkBlocksMax, kInodeChunkBlocksMax);
+  }
 }
 
 void FileSystemImpl::Forget(InodeNumber ino, uint64_t count) {

@@ -3,7 +3,10 @@
 
 #include <sys/stat.h>
 
+#include <chrono>
+
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "fs/fork.h"
 #include "fs/inode_flags.h"
 #include "fs/rules.h"
@@ -13,6 +16,10 @@ namespace {
 
 // Tree nodes freed in one step.
 constexpr uint32_t kNodesPerStep = 16;
+// The thread frees inodes in bursts: waking it for each would take a processor from the clients, or
+// from the thread that serves them. The first of a burst waits at most this long.
+constexpr size_t kBurstInodes = 64;
+constexpr int64_t kBurstDelayNs = 10'000'000;
 constexpr OperationRunner::Needs kFreeing{.space_blocks = 8, .privileged = true, .retry = false};
 
 }  // namespace
@@ -104,7 +111,7 @@ void Orphans::Unreferenced(InodeNumber ino) {
   if (unlinked_.erase(ino) == 0) return;
   temporary_.erase(ino);
   queue_.push_back(ino);
-  changed_.SignalAll();
+  if (queue_.size() == 1 || queue_.size() == kBurstInodes) changed_.SignalAll();
 }
 
 Status Orphans::FinishTruncate(const InodeRef& inode, uint64_t first_block, bool on_tree) {
@@ -191,7 +198,7 @@ void Orphans::Loop() {
       MutexLock lock(mutex_);
       busy_ = false;
       changed_.SignalAll();
-      while (queue_.empty() && !stopping_) changed_.Wait(mutex_);
+      AwaitBurstLocked();
       if (stopping_) return;  // What is left is on the tree: the next mount frees it.
       work.swap(queue_);
       busy_ = true;
@@ -207,6 +214,16 @@ void Orphans::Loop() {
   }
 }
 
+void Orphans::AwaitBurstLocked() {
+  while (queue_.empty() && !stopping_) changed_.Wait(mutex_);
+  const int64_t end_ns = NowNs() + kBurstDelayNs;
+  while (queue_.size() < kBurstInodes && drainers_ == 0 && !stopping_) {
+    const int64_t left_ns = end_ns - NowNs();
+    if (left_ns <= 0) return;
+    changed_.WaitFor(mutex_, std::chrono::nanoseconds(left_ns));
+  }
+}
+
 void Orphans::ForgetReferences() {
   MutexLock lock(mutex_);
   queue_.insert(queue_.end(), unlinked_.begin(), unlinked_.end());
@@ -218,7 +235,10 @@ void Orphans::ForgetReferences() {
 void Orphans::Drain() {
   AnnounceBlocking();
   MutexLock lock(mutex_);
+  ++drainers_;
+  changed_.SignalAll();
   while ((busy_ || !queue_.empty()) && !stopping_ && thread_.joinable()) changed_.Wait(mutex_);
+  --drainers_;
 }
 
 StatusOr<uint64_t> Orphans::Recover() {

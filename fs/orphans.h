@@ -62,6 +62,8 @@ class Orphans {
 
  private:
   void Loop();
+  // Until there is something to free, and a burst of it, or somebody waits for it.
+  void AwaitBurstLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Status FreeInode(InodeNumber ino);
   Status FreeStep(Operation& operation, const InodeRef& inode, bool* done);
 
@@ -78,6 +80,7 @@ class Orphans {
   absl::flat_hash_set<InodeNumber> unlinked_ ABSL_GUARDED_BY(mutex_);   // Referenced, nlink 0.
   absl::flat_hash_set<InodeNumber> temporary_ ABSL_GUARDED_BY(mutex_);  // The part of unlinked_.
   std::vector<InodeNumber> queue_ ABSL_GUARDED_BY(mutex_);
+  uint32_t drainers_ ABSL_GUARDED_BY(mutex_) = 0;
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   Thread thread_;

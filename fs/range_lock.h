@@ -32,6 +32,14 @@ class RangeLock {
     held_.push_back({start, end, mode});
   }
 
+  // Without waiting; false: it is not to be had now.
+  bool TryLock(uint64_t start, uint64_t end, Mode mode) ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    if (ConflictsLocked(start, end, mode)) return false;
+    held_.push_back({start, end, mode});
+    return true;
+  }
+
   void Unlock(uint64_t start, uint64_t end, Mode mode) ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(mutex_);
     for (Held& held : held_) {

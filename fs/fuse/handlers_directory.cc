@@ -78,6 +78,9 @@ void HandleReadDirPlus(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t
   const auto entries =
       CollectEntries(request, session.InodeOf(nodeid), static_cast<uint64_t>(offset), size, true);
   if (!entries.ok()) return ReplyStatus(request, entries.status());
+  std::vector<InodeNumber> listed;
+  for (const Entry& entry : *entries) listed.push_back(entry.ino);
+  session.fs().ReadInodesAhead(listed);
   std::vector<char> reply(size);
   std::vector<InodeNumber> referenced;
   size_t used = 0;

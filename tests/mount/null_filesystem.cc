@@ -199,6 +199,7 @@ class NullFileSystem : public FileSystem {
     ++node->references;
     return std::make_optional(node->attributes);
   }
+  void ReadInodesAhead(std::span<const InodeNumber>) override {}
   void Forget(InodeNumber ino, uint64_t count) override {
     MutexLock lock(mutex_);
     Node* node = Find(ino);

@@ -244,6 +244,7 @@ void FileSystemImpl::Write(InodeNumber ino, uint64_t offset_bytes, const WritePa
     Fsync(ino, /*datasync=*/true, std::move(done));
   } else {
     writeback_->Throttle([done = std::move(done)] { done(OkStatus()); });
+    if (flags.from_page_cache) writeback_->StartEarly(*inode);
   }
 }
 
@@ -430,6 +431,7 @@ void FileSystemImpl::Fsync(InodeNumber ino, bool datasync, Done done) {
   }
   // All there is of anything else is in the log: no data to flush.
   const bool has_data = CheckRegular(**found).ok();
+  if (has_data) Writeback::ExpectFlush(**found);
   if (!datasync) (void)access_times_->Store(*found);           // An error of the log is met below.
   auto inode = std::make_shared<InodeRef>(std::move(*found));  // Shared with the continuation.
   writeback_->FlushAsync(

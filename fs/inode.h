@@ -80,7 +80,8 @@ struct Inode {
   // Called with the round's result when the running round ends (with writeback_lock free).
   struct RoundWaiter {
     std::function<void(const Status&)> done;
-    bool starts_round = false;  // It may have to wait, so a completion must not call it.
+    // Of this inode; set if `done` is for everything that is dirty, which may take another round.
+    InodeRef flushed = {};
   };
   std::vector<RoundWaiter> round_waiters ABSL_GUARDED_BY(writeback_lock);
   // What dirty pages were promised: blocks and conversions, and the metadata that those need.
@@ -91,6 +92,8 @@ struct Inode {
   std::optional<Time> pending_mtime ABSL_GUARDED_BY(writeback_lock);
   // Of the newest read, until an operation stores it (fs/access_times.h).
   std::optional<Time> pending_atime ABSL_GUARDED_BY(writeback_lock);
+  // So many more writes start a round at once: the file was synced lately, and may be again.
+  std::atomic<uint8_t> early_rounds{0};
   // On the list of AccessTimes.
   std::atomic<bool> access_noted{false};
   // On Writeback's list of dirty inodes, which pins it; guarded by that list's lock.

@@ -226,6 +226,11 @@ bool Writeback::TryClaimRoundSlot(Inode& inode) {
   return true;
 }
 
+bool Writeback::HasRound(Inode& inode) {
+  MutexLock lock(inode.writeback_lock);
+  return inode.round_active;
+}
+
 void Writeback::ReleaseRoundSlot(Inode& inode, const Status& status) {
   std::vector<Inode::RoundWaiter> waiters;
   {
@@ -234,13 +239,22 @@ void Writeback::ReleaseRoundSlot(Inode& inode, const Status& status) {
     waiters.swap(inode.round_waiters);
   }
   for (Inode::RoundWaiter& waiter : waiters) {
-    if (!waiter.starts_round || !InCompletion()) {
+    if (!waiter.flushed) {
       waiter.done(status);
-      continue;
+    } else if (!InCompletion()) {
+      FlushAsync(waiter.flushed, std::move(waiter.done));
+    } else if (!NeedsRound(inode) && !HasRound(inode)) {
+      // In this order: what the waiter wants is still dirty, or in a round, or done.
+      waiter.done(ErrorOf(inode));
+    } else {
+      // Building a round may have to wait.
+      auto flushed = std::make_shared<InodeRef>(std::move(waiter.flushed));
+      MutexLock lock(mutex_);
+      deferred_.push_back([this, flushed = std::move(flushed), done = std::move(waiter.done)] {
+        FlushAsync(*flushed, done);
+      });
+      extent_wake_.Signal();
     }
-    MutexLock lock(mutex_);
-    deferred_.push_back([done = std::move(waiter.done), status] { done(status); });
-    extent_wake_.Signal();
   }
 }
 
@@ -597,11 +611,7 @@ void Writeback::FlushAsync(const InodeRef& inode, Done done) {
     MutexLock lock(inode->writeback_lock);
     if (inode->round_active) {
       // It may have begun before some of the data was there, or be limited: look again after it.
-      auto again = std::make_shared<InodeRef>(inode.Clone());
-      const auto retry = [this, again, done = std::move(done)](const Status&) {
-        FlushAsync(*again, done);
-      };
-      inode->round_waiters.push_back({retry, /*starts_round=*/true});
+      inode->round_waiters.push_back({std::move(done), inode.Clone()});
       return;
     }
     inode->round_active = true;
@@ -623,6 +633,14 @@ void Writeback::FlushAsync(const InodeRef& inode, Done done) {
   std::vector<std::unique_ptr<Round>> rounds;
   rounds.push_back(BuildRound(inode, SIZE_MAX));
   Submit(std::move(rounds));
+}
+
+void Writeback::StartEarly(const InodeRef& inode) {
+  const uint8_t left = inode->early_rounds.load(std::memory_order_relaxed);
+  if (left == 0) return;
+  if (HasRound(*inode)) return;
+  inode->early_rounds.store(static_cast<uint8_t>(left - 1), std::memory_order_relaxed);
+  FlushAsync(inode, [](const Status&) {});  // The fsync will meet an error, too.
 }
 
 void Writeback::RetryErrors() {

@@ -61,6 +61,11 @@ class Writeback {
   // device and its extents and size are in a committed transaction, or with the error.
   void FlushAsync(const InodeRef& inode, Done done);
   Status Flush(const InodeRef& inode);
+  // Somebody syncs the inode: what the next few writes bring is likely to be synced, too.
+  static void ExpectFlush(Inode& inode) { inode.early_rounds.store(kEarlyRounds); }
+  // The kernel has just sent data of its page cache: starts a round now if a flush is expected, so
+  // that the device is at work while the fsync is on its way.
+  void StartEarly(const InodeRef& inode);
   // Flushes every dirty inode.
   void FlushAllAsync(Done done) ABSL_LOCKS_EXCLUDED(mutex_);
   Status FlushAll();
@@ -86,6 +91,8 @@ class Writeback {
   void Unpromise(Inode& inode, const PromiseCounts& pages);
 
  private:
+  static constexpr uint8_t kEarlyRounds = 4;
+
   struct Round {
     InodeRef inode;
     std::vector<FilePages::DirtyPage> pages;
@@ -111,6 +118,7 @@ class Writeback {
   uint64_t EndPromise(Inode& inode, const PromiseCounts& pages);
   // True: the caller owns the inode's round slot.
   bool TryClaimRoundSlot(Inode& inode);
+  static bool HasRound(Inode& inode);
   void ReleaseRoundSlot(Inode& inode, const Status& status);
   std::unique_ptr<Round> BuildRound(const InodeRef& inode, size_t pages_max);
   Status MapPages(Round& round);

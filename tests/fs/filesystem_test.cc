@@ -57,6 +57,31 @@ TEST_F(FileSystemTest, CleanUnmountLeavesNothingToReplay) {
   EXPECT_EQ(client_->Read(*found, 0, 10000).value_or(""), std::string(5000, '\0') + "hello");
 }
 
+TEST_F(FileSystemTest, WhatTheKernelSendsOfASyncedFileIsWrittenAtOnceFourTimes) {
+  MountOptions options = SmallCache();
+  options.commit_interval_ns = int64_t{3600} * 1'000'000'000;
+  MakeAndMount(64 << 20, options);
+  const auto dirty = [&] { return fs_->page_cache().dirty_pages.load(); };
+  const InodeNumber file = *client_->Create(root(), "file");
+  const WriteFlags collected = {.from_page_cache = true};
+  const std::string page(4096, 'a');
+  ASSERT_TRUE(client_->Write(file, 0, page, collected).ok());
+  EXPECT_EQ(dirty(), 1);  // Nobody has asked for an fsync yet.
+  ASSERT_TRUE(client_->Fsync(file).ok());
+  EXPECT_EQ(dirty(), 0);
+  for (int i = 0; i < 4; ++i) {
+    ASSERT_TRUE(client_->Write(file, 0, page, collected).ok());
+    for (int wait = 0; wait < 1000 && dirty() > 0; ++wait) SleepFor(std::chrono::milliseconds(5));
+    EXPECT_EQ(dirty(), 0) << i;
+  }
+  ASSERT_TRUE(client_->Write(file, 0, page, collected).ok());
+  EXPECT_EQ(dirty(), 1);
+  ASSERT_TRUE(client_->Fsync(file).ok());
+  CutPower(1);
+  Mount();
+  EXPECT_EQ(*client_->Read(*client_->Find(root(), "file"), 0, 4096), page);
+}
+
 TEST_F(FileSystemTest, NamesComeAndGo) {
   MakeAndMount();
   auto dir = client_->Mkdir(root(), "dir");

@@ -112,6 +112,7 @@ class ABSL_LOCKABLE SharedMutex {
     AnnounceBlocking();
     mutex_.lock_shared();
   }
+  bool TryLockShared() ABSL_SHARED_TRYLOCK_FUNCTION(true) { return mutex_.try_lock_shared(); }
   void UnlockShared() ABSL_UNLOCK_FUNCTION() { mutex_.unlock_shared(); }
   void AssertHeld() const ABSL_ASSERT_EXCLUSIVE_LOCK() {}
   void AssertReaderHeld() const ABSL_ASSERT_SHARED_LOCK() {}

@@ -135,11 +135,17 @@ void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_
   for (auto& request : operation->requests) requests.push_back(request.get());
   operation->pending.store(requests.size() + 1, std::memory_order_relaxed);
   if (!requests.empty()) device_.SubmitBatch(requests);
+  InodeRef small;  // Set: read whole from the device.
   if (!requests.empty() && offset_bytes == 0 && length_bytes <= NeighbourReads::kFileBytesMax &&
       end == operation->inode->size.load(std::memory_order_acquire)) {
-    neighbour_reads_.NoteRead(ino);
+    small = operation->inode.Clone();
+    reads_in_flight_.fetch_add(1, std::memory_order_relaxed);
   }
   operation->Release();
+  if (!small) return;
+  neighbour_reads_.NoteRead(small);
+  small.Reset();
+  reads_in_flight_.fetch_sub(1, std::memory_order_release);
 }
 
 // Fills operation.pages from the cache, with zero pages and with new frames that requests will

@@ -207,18 +207,39 @@ Status InodeAllocator::Free(Transaction& transaction, InodeNumber ino) {
   return PutChunk(transaction, ag, record->key, chunk, 0, 1);
 }
 
-StatusOr<bool> InodeAllocator::Contains(InodeNumber ino) {
+StatusOr<std::optional<InodeAllocator::Place>> InodeAllocator::PlaceOf(InodeNumber ino) {
   const BlockNumber block = InodeBlock(ino);
   if (block == 0 || block >= reader_.superblock.total_blocks || InodeSlot(ino) >= kInodesPerBlock) {
-    return false;
+    return std::nullopt;
   }
   std::optional<Tree::Record> record;
   PBFS_ASSIGN_OR_RETURN(record, FindChunk(AgOf(block), block));
-  if (!record) return false;
+  if (!record) return std::nullopt;
   InodeChunk chunk;
   PBFS_ASSIGN_OR_RETURN(chunk, ChunkOf(*record));
   const uint64_t offset = block - record->key;
-  return offset < chunk.blocks && (chunk.used_mask >> (offset * 8 + InodeSlot(ino)) & 1) != 0;
+  const bool used =
+      offset < chunk.blocks && (chunk.used_mask >> (offset * 8 + InodeSlot(ino)) & 1) != 0;
+  if (!used) return std::nullopt;
+  return Place{record->key, chunk};
+}
+
+StatusOr<bool> InodeAllocator::Contains(InodeNumber ino) {
+  std::optional<Place> place;
+  PBFS_ASSIGN_OR_RETURN(place, PlaceOf(ino));
+  return place.has_value();
+}
+
+StatusOr<std::vector<InodeNumber>> InodeAllocator::UsedBeside(InodeNumber ino) {
+  std::optional<Place> place;
+  PBFS_ASSIGN_OR_RETURN(place, PlaceOf(ino));
+  std::vector<InodeNumber> used;
+  if (!place) return used;
+  for (uint64_t mask = place->chunk.used_mask; mask != 0; mask &= mask - 1) {
+    used.push_back(MakeInodeNumber(place->start, 0) +
+                   static_cast<uint64_t>(std::countr_zero(mask)));
+  }
+  return used;
 }
 
 Status InodeAllocator::Load() {

@@ -17,7 +17,7 @@ namespace pbfs {
 // Inode slots: chunks of up to eight inode blocks, indexed by one tree per group. Chunks are added
 // when no slot is free and given back when they empty.
 //
-// Gate held for everything (Log::WhileStill for Contains()).
+// Gate held for everything (Log::WhileStill for what only reads).
 class InodeAllocator {
  public:
   // Both borrowed.
@@ -34,6 +34,8 @@ class InodeAllocator {
 
   // True when `ino` names a slot in use: for numbers that come from outside (file handles).
   StatusOr<bool> Contains(InodeNumber ino);
+  // The inodes in use in the chunk that `ino` lies in; none if that is not in use itself.
+  StatusOr<std::vector<InodeNumber>> UsedBeside(InodeNumber ino);
 
   // Counts the inodes in use, from the group table. Once, before anything else runs.
   Status Load();
@@ -50,6 +52,12 @@ class InodeAllocator {
                   int32_t slots_delta, int32_t free_delta);
   Status EraseChunk(Transaction& transaction, uint32_t ag, BlockNumber start,
                     const InodeChunk& chunk);
+  struct Place {
+    BlockNumber start;
+    InodeChunk chunk;
+  };
+  // The chunk in which the slot `ino` is in use.
+  StatusOr<std::optional<Place>> PlaceOf(InodeNumber ino);
   StatusOr<std::optional<Tree::Record>> FindChunk(uint32_t ag, BlockNumber block);
 
   const MetaReader& reader_;

@@ -139,7 +139,10 @@ FileSystemImpl::FileSystemImpl(BlockDevice& device, const MountOptions& options,
       discards_(device_, space_),
       inode_allocator_(reader_, space_),
       inodes_(reader_, pages_, std::clamp<size_t>(options.cache_bytes >> 15, 1024, 16384)),
-      neighbour_reads_(device_, reader_, space_, pages_, inodes_, reads_in_flight_) {}
+      neighbour_reads_(device_, reader_, space_, pages_, inodes_, reads_in_flight_,
+                       [this](InodeNumber ino) {
+                         return log_->WhileStill([&] { return inode_allocator_.UsedBeside(ino); });
+                       }) {}
 
 FileSystemImpl::~FileSystemImpl() {
   // Those that were answered a moment ago, on another thread.

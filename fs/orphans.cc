@@ -20,6 +20,8 @@ constexpr uint32_t kNodesPerStep = 16;
 // from the thread that serves them. The first of a burst waits at most this long.
 constexpr size_t kBurstInodes = 64;
 constexpr int64_t kBurstDelayNs = 10'000'000;
+// With less available than this, who deletes waits for the space.
+constexpr uint64_t kScarceBlocks = (uint64_t{64} << 20) / kBlockBytes;
 constexpr OperationRunner::Needs kFreeing{.space_blocks = 8, .privileged = true, .retry = false};
 
 }  // namespace
@@ -217,7 +219,8 @@ void Orphans::Loop() {
 void Orphans::AwaitBurstLocked() {
   while (queue_.empty() && !stopping_) changed_.Wait(mutex_);
   const int64_t end_ns = NowNs() + kBurstDelayNs;
-  while (queue_.size() < kBurstInodes && drainers_ == 0 && !stopping_) {
+  while (queue_.size() < kBurstInodes && drainers_ == 0 && !stopping_ &&
+         space_.available_blocks() > kScarceBlocks) {
     const int64_t left_ns = end_ns - NowNs();
     if (left_ns <= 0) return;
     changed_.WaitFor(mutex_, std::chrono::nanoseconds(left_ns));

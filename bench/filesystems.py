@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The filesystems that are measured, each on the same loop device, and what the scripts share."""
 import contextlib
+import fcntl
+import json
 import os
+import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BIN = os.environ.get('PBFS_BIN', os.path.join(ROOT, 'build', 'bin'))
 NULL = os.path.join(os.path.dirname(BIN), 'tests', 'pbfs-null')
 FUSE_OVER_URING = '/sys/module/fuse/parameters/enable_uring'
+XFS_IOC_GOINGDOWN = 0x8004587d
+NO_LOG_FLUSH = 2
 
 
 def die(message):
@@ -58,6 +67,21 @@ class Filesystem:
     def unmount(self, directory):
         run('umount', directory)
 
+    def check(self, device):
+        """Fails unless the filesystem, not mounted, is as it should be. Changes nothing."""
+        raise NotImplementedError
+
+    def shut_down(self, directory):
+        """As if the power had gone: nothing more is written. It is still mounted."""
+        fd = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, XFS_IOC_GOINGDOWN, struct.pack('I', NO_LOG_FLUSH))
+        finally:
+            os.close(fd)
+
+    def log_used(self, device, directory):
+        """Bytes of the log that are taken, and how many it has; None where that is not known."""
+
     def server_pid(self, directory):
         """None where the kernel itself serves."""
         if self.server is None:
@@ -101,6 +125,13 @@ class Pbfs(Filesystem):
 
     def unmount(self, directory):
         run(os.path.join(BIN, 'umount.pbfs'), directory)
+
+    def check(self, device):
+        run(os.path.join(BIN, 'fsck.pbfs'), '-n', device)
+
+    def log_used(self, device, directory):
+        log = stats(directory)['log']
+        return log['ring_used'] * 4 * KIB, log['ring_blocks'] * 4 * KIB
 
 
 class Null(Pbfs):
@@ -162,6 +193,22 @@ class Xfs(Filesystem):
     def mount(self, device, directory):
         run('mount', '-t', 'xfs', device, directory)
 
+    def check(self, device):
+        run('xfs_repair', '-n', device)
+
+    def log_used(self, device, directory):
+        """From where the kernel says head and tail are: a cycle, and a number of sectors in it."""
+        def position(name):
+            path = f'/sys/fs/xfs/{os.path.basename(device)}/log/log_{name}_lsn'
+            with open(path, encoding='ascii') as stream:
+                return [int(word) for word in stream.read().split(':')]
+
+        (head_cycle, head), (tail_cycle, tail) = position('head'), position('tail')
+        log = re.search(r'^log .*bsize=(\d+) +blocks=(\d+)', run('xfs_info', directory),
+                        re.MULTILINE)
+        size_bytes = int(log.group(1)) * int(log.group(2))
+        return (head_cycle - tail_cycle) * size_bytes + (head - tail) * 512, size_bytes
+
 
 class Ext4(Filesystem):
     name = 'ext4'
@@ -175,6 +222,32 @@ class Ext4(Filesystem):
 
     def mount(self, device, directory):
         run('mount', '-t', 'ext4', device, directory)
+
+
+def chosen_filesystems(names, pbfs_options=''):
+    """Those that a list with commas names."""
+    known = [Pbfs(pbfs_options), Pbfs(pbfs_options, 'dev'), Pbfs(pbfs_options, 'uring'), Null(),
+             Null('dev'), Null('uring'), Xfs(), Ext4(), Fuse2fs(), Ntfs3g()]
+    by_name = {filesystem.name: filesystem for filesystem in known}
+    chosen = []
+    for name in names.split(','):
+        if name not in by_name:
+            die(f'{name} is none of {", ".join(by_name)}')
+        if not by_name[name].available():
+            die(f'{name} is not available here')
+        chosen.append(by_name[name])
+    return chosen
+
+
+def stats(directory):
+    """The counters of the pbfs mounted there, as `pbfsctl stats --json` shows them."""
+    return json.loads(os.getxattr(directory, 'pbfs.stats'))
+
+
+def is_mounted(directory):
+    """Also where its server is gone."""
+    with open('/proc/self/mountinfo', encoding='utf-8') as stream:
+        return any(line.split()[4] == directory for line in stream)
 
 
 def enter_namespace():
@@ -213,6 +286,16 @@ def work_folder(parent):
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def fill(path, mib):
+    """An image for which the host will not have to allocate anything."""
+    block = bytes(MIB)
+    with open(path, 'wb', buffering=0) as stream:
+        for _ in range(mib):
+            if stream.write(block) != MIB:
+                die(f'{path}: no space')
+        os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager

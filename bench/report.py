@@ -1,15 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables and plots of what bench/compare has measured.
+"""Where something was measured, and tables and plots of what bench/compare has measured.
 
 `results`: {workload title: {filesystem: [sample]}}, a sample being a dictionary with 'rate',
 'operations', 'user_bytes' and what counters.Costs and counters.Events add.
 """
 import math
 import os
+import platform
+import shlex
 import statistics
 import subprocess
+import sys
+import time
+
+from filesystems import BIN
 
 REFERENCE = 'xfs'
+
+
+def version_of(*command):
+    try:
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return result.stdout.strip().splitlines()[0] if result.stdout.strip() else None
+
+
+def surroundings():
+    """Facts that a reader of the figures wants to know."""
+    with open('/proc/cpuinfo', encoding='ascii') as stream:
+        models = [line.partition(':')[2].strip() for line in stream
+                  if line.startswith('model name')]
+    program = os.path.basename(sys.argv[0])
+    return {
+        'date': time.strftime('%Y-%m-%d'),
+        'command': shlex.join([f'bench/{program}'] + sys.argv[1:]),
+        'kernel': platform.release(),
+        'processors': f'{os.cpu_count()} x {models[0] if models else platform.machine()}',
+        'versions': [text for text in (
+            version_of(os.path.join(BIN, 'pbfs'), '--version'),
+            version_of('dpkg-query', '-W', '-f', 'libfuse ${Version}', 'libfuse3-3'),
+            version_of('dpkg-query', '-W', '-f', 'liburing ${Version}', 'liburing2'),
+            version_of('mkfs.xfs', '-V'), version_of('mkfs.ext4', '-V'),
+            version_of('fio', '--version')) if text],
+    }
+
+
+def about(facts):
+    """Those facts, in Markdown."""
+    return (f'{facts["date"]}, Linux {facts["kernel"]}, {facts["processors"]}; '
+            f'{"; ".join(facts["versions"])}\n\n    {facts["command"]}')
 
 
 def median(samples, name='rate'):

@@ -16,10 +16,9 @@ import sqlite3
 import threading
 from dataclasses import dataclass
 
-from filesystems import ROOT, die, run
+from clients import in_parallel
+from filesystems import KIB, MIB, ROOT, die, run
 
-KIB = 1 << 10
-MIB = 1 << 20
 FOLDERS = 100
 POSTGRES = '/usr/lib/postgresql'
 
@@ -79,22 +78,6 @@ def read_file(path, size_bytes, buffer=None):
             total += count
     if total != size_bytes:
         die(f'{path}: read {total} bytes of {size_bytes}')
-
-
-def in_parallel(count, function):
-    """In processes of their own, all at once."""
-    children = []
-    for number in range(count):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                function(number)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        children.append(pid)
-    if any([os.waitpid(pid, 0)[1] != 0 for pid in children]):
-        die('a process failed')
 
 
 def large(place):

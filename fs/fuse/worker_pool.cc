@@ -177,6 +177,7 @@ Channel::Received WorkerPool::Worker::Receive() {
   if (received == Channel::Received::kClosed) pool_.StopReceiving();
   if (received == Channel::Received::kRequest) {
     loop_->spin.Slept(std::exchange(slept_, Clock::duration::max()));
+    if (pool_.awake_) pool_.awake_->NoteRequest();
   } else {
     token_ = {};
   }
@@ -283,6 +284,7 @@ StatusOr<std::unique_ptr<WorkerPool>> WorkerPool::Create(Transport& transport, P
 }
 
 Status WorkerPool::Run() {
+  if (options_.spin && loops_.front()->processor) awake_.emplace(options_.loops);
   for (auto& loop : loops_) {
     if (!PassLoop(*loop)) return ErrnoError(EAGAIN, "cannot start a thread");
   }
@@ -348,6 +350,7 @@ void WorkerPool::Stop() {
   }
   for (auto& loop : loops_) loop->ring->Wake();
   for (auto& worker : workers) worker->Join();
+  awake_.reset();
   for (auto& loop : loops_) loop->frames.reset();
 }
 

@@ -3,10 +3,12 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/event.h"
 #include "base/mutex.h"
+#include "fs/fuse/awake_processors.h"
 #include "fs/fuse/in_flight.h"
 #include "fs/fuse/transport.h"
 
@@ -82,6 +84,7 @@ class WorkerPool {
   InFlight& in_flight_;
   const Options options_;
   std::vector<std::unique_ptr<Loop>> loops_;
+  std::optional<AwakeProcessors> awake_;  // Until Stop().
 
   std::atomic<bool> receiving_{true};
   std::atomic<bool> stopping_{false};

@@ -374,6 +374,8 @@ Status FileSystemImpl::SetLabel(std::string_view label) {
 void FileSystemImpl::SyncAll(Done done) {
   if (!writing_) return done(SyncedWhileReadOnly());
   (void)access_times_->StoreAll();  // An error of the log is met below.
+  // What was deleted before is not to fail this, and its space is free afterwards.
+  orphans_->Drain();
   // One file that cannot be written leaves the others their due: the error comes at the end.
   writeback_->FlushAllAsync([this, done = std::move(done)](const Status& written) {
     // In-place overwrites need a flush even when no checkpoint is due.

@@ -113,6 +113,7 @@ void Orphans::Unreferenced(InodeNumber ino) {
   if (unlinked_.erase(ino) == 0) return;
   temporary_.erase(ino);
   queue_.push_back(ino);
+  ++queued_;
   if (queue_.size() == 1 || queue_.size() == kBurstInodes) changed_.SignalAll();
 }
 
@@ -198,12 +199,9 @@ void Orphans::Loop() {
     std::vector<InodeNumber> work;
     {
       MutexLock lock(mutex_);
-      busy_ = false;
-      changed_.SignalAll();
       AwaitBurstLocked();
       if (stopping_) return;  // What is left is on the tree: the next mount frees it.
       work.swap(queue_);
-      busy_ = true;
     }
     for (const InodeNumber ino : work) {
       const Status status = FreeInode(ino);
@@ -212,6 +210,8 @@ void Orphans::Loop() {
       }
       MutexLock lock(mutex_);
       if (stopping_) return;
+      ++finished_;
+      if (drainers_ > 0) changed_.SignalAll();
     }
   }
 }
@@ -230,17 +230,24 @@ void Orphans::AwaitBurstLocked() {
 void Orphans::ForgetReferences() {
   MutexLock lock(mutex_);
   queue_.insert(queue_.end(), unlinked_.begin(), unlinked_.end());
+  queued_ += unlinked_.size();
   unlinked_.clear();
   temporary_.clear();
   changed_.SignalAll();
 }
 
 void Orphans::Drain() {
+  uint64_t wanted = 0;
+  {
+    MutexLock lock(mutex_);
+    wanted = queued_;
+    if (finished_ == wanted) return;
+  }
   AnnounceBlocking();
   MutexLock lock(mutex_);
   ++drainers_;
   changed_.SignalAll();
-  while ((busy_ || !queue_.empty()) && !stopping_ && thread_.joinable()) changed_.Wait(mutex_);
+  while (finished_ < wanted && !stopping_ && thread_.joinable()) changed_.Wait(mutex_);
   --drainers_;
 }
 
@@ -264,6 +271,7 @@ StatusOr<uint64_t> Orphans::Recover() {
   {
     MutexLock lock(mutex_);
     queue_.clear();  // On the tree, too.
+    finished_ = queued_;
     std::erase_if(entries, [this](const Entry& entry) {
       mutex_.AssertHeld();
       return entry.kind == OrphanKind::kUnlinked && unlinked_.contains(entry.ino);

@@ -57,7 +57,7 @@ class Orphans {
   StatusOr<uint64_t> Recover();
   // Nobody holds references any more (unmount): frees what was still referenced.
   void ForgetReferences() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Waits until nothing is queued.
+  // Waits until all that is to be freed now has been.
   void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
@@ -80,8 +80,9 @@ class Orphans {
   absl::flat_hash_set<InodeNumber> unlinked_ ABSL_GUARDED_BY(mutex_);   // Referenced, nlink 0.
   absl::flat_hash_set<InodeNumber> temporary_ ABSL_GUARDED_BY(mutex_);  // The part of unlinked_.
   std::vector<InodeNumber> queue_ ABSL_GUARDED_BY(mutex_);
+  uint64_t queued_ ABSL_GUARDED_BY(mutex_) = 0;    // Ever.
+  uint64_t finished_ ABSL_GUARDED_BY(mutex_) = 0;  // Of these.
   uint32_t drainers_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   Thread thread_;
 };

@@ -403,11 +403,13 @@ void IoRing::QueueFallocate(int fd, int mode, uint64_t offset_bytes, uint64_t le
 }
 
 void IoRing::QueueCommand(int fd, uint32_t command, const void* argument, uint32_t argument_length,
-                          const void* body, size_t body_bytes, CqeFunction done, void* context) {
+                          const void* body, size_t body_bytes, CqeFunction done, void* context,
+                          Runner runner) {
   PBFS_CHECK(impl_->long_commands && body_bytes <= kCommandBytesMax);
   Impl::Op& op = impl_->NewOp(Impl::OpKind::kCommand, done, context);
   io_uring_prep_rw(IORING_OP_URING_CMD, &op.sqe, fd, argument, argument_length, 0);
   op.sqe.cmd_op = command;
+  if (runner == Runner::kKernelThread) op.sqe.flags |= IOSQE_ASYNC;
   std::array<std::byte, kCommandBytesMax> bytes = {};
   std::memcpy(bytes.data(), body, body_bytes);
   std::memcpy(op.sqe.cmd, bytes.data(), kCommandBytesInSqe);

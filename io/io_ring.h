@@ -76,11 +76,14 @@ class IoRing {
                       CqeFunction done, void* context);
   // A command that `fd`'s driver takes over io_uring: its number, its argument, and up to
   // kCommandBytesMax of its own. It may stay under way for ever, so in_flight() does not count it;
-  // one that is under way when the ring ends is cancelled without a call of `done`. REQUIRES: made
-  // with `long_commands`.
+  // one that is under way when the ring ends is cancelled without a call of `done`. kKernelThread:
+  // not the thread that submits it hands it to the driver, but a thread of io_uring's own, which
+  // may be kept there. REQUIRES: made with `long_commands`.
+  enum class Runner { kSubmitter, kKernelThread };
   static constexpr size_t kCommandBytesMax = 32;
   void QueueCommand(int fd, uint32_t command, const void* argument, uint32_t argument_length,
-                    const void* body, size_t body_bytes, CqeFunction done, void* context);
+                    const void* body, size_t body_bytes, CqeFunction done, void* context,
+                    Runner runner = Runner::kSubmitter);
   // Inside a completion that RunOnce runs it leaves the system call to the end of that RunOnce; on
   // a plugged ring, to the next RunOnce, Reap or Detach.
   void SubmitQueued();

@@ -71,7 +71,7 @@ StatusOr<std::unique_ptr<Channel>> DevTransport::OpenChannel(IoRing& ring) {
   return std::make_unique<DevChannel>(fd_);
 }
 
-int DevTransport::Send(const iovec* segments, int count) {
+int DevTransport::Send(const iovec* segments, int count, Delivery) {
   for (;;) {
     if (writev(fd_, segments, count) >= 0) return 0;
     if (errno != EINTR) return errno;

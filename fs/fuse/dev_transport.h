@@ -16,7 +16,7 @@ class DevTransport : public Transport {
 
   StatusOr<std::unique_ptr<IoRing>> MakeRing() override;
   StatusOr<std::unique_ptr<Channel>> OpenChannel(IoRing& ring) override;
-  int Send(const iovec* segments, int count) override;
+  int Send(const iovec* segments, int count, Delivery delivery) override;
 
  private:
   const int fd_;

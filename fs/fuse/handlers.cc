@@ -23,15 +23,13 @@ void Init(void* session, fuse_conn_info* connection) {
 
 }  // namespace
 
-// Not wanted, each for a reason: ASYNC_DIO where the answer is sent by the thread that serves the
-// queue (ReplyThreads), ATOMIC_O_TRUNC (opens are not sent, so the truncation would be
+// Not wanted, each for a reason: ATOMIC_O_TRUNC (opens are not sent, so the truncation would be
 // lost), HANDLE_KILLPRIV (its V2 is patched in), AUTO_INVAL_DATA (nobody else changes files),
 // SPLICE_* (we receive ourselves), POSIX_LOCKS and FLOCK_LOCKS (the kernel's own do).
 void Session::Negotiate(fuse_conn_info& connection) {
-  unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
-                    FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_CACHE_SYMLINKS |
-                    FUSE_CAP_IOCTL_DIR;
-  if (!options_.writeback_cache || !transport_->has_queues()) wanted |= FUSE_CAP_ASYNC_DIO;
+  unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
+                    FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_EXPORT_SUPPORT |
+                    FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_IOCTL_DIR;
   if (options_.writeback_cache) wanted |= FUSE_CAP_WRITEBACK_CACHE;
   // Both or neither: the umask is ours to apply, as a default ACL may take its place.
   constexpr unsigned kAclCaps = FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;

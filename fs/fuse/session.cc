@@ -37,6 +37,9 @@ unsigned BlockedHandlersMax(const PageCache& cache, const WorkerPool::Options& w
   return std::clamp<unsigned>(static_cast<unsigned>(most), 1, workers.blocked_handlers_max);
 }
 
+// Of what this thread sends. libfuse is in between.
+thread_local Transport::Delivery t_delivery = Transport::Delivery::kHere;
+
 // What name_to_handle_at(2) gives for a file of a FUSE mount.
 class KernelFileHandle {
  public:
@@ -261,11 +264,13 @@ void Session::NoteSpaceTaken() {
       [this, token = NewToken()] { options_.limit_collected(collect_limit_->limit_bytes()); });
 }
 
-// Without its write cache the kernel waits for nothing when it closes a file. With queues, direct
-// I/O is not asynchronous (Negotiate()).
+// Without its write cache the kernel waits for nothing when it closes a file.
 void Session::Answer(bool direct, std::function<void()> send) {
-  if (!direct || !options_.writeback_cache || transport_->has_queues()) return send();
-  reply_threads_->Queue(std::move(send));
+  if (!direct || !options_.writeback_cache) return send();
+  if (!transport_->delivers_aside()) return reply_threads_->Queue(std::move(send));
+  t_delivery = Transport::Delivery::kAside;
+  send();
+  t_delivery = Transport::Delivery::kHere;
 }
 
 // The better way, for root: opens the file by its handle, as an NFS server would, and writes its
@@ -321,7 +326,7 @@ int Session::SendReply(uint64_t unique, const void* body, size_t size_bytes) {
 int Session::Transmit(const iovec* segments, int count) {
   const uint64_t unique = static_cast<const fuse_out_header*>(segments[0].iov_base)->unique;
   const uint64_t begin = operations_.Find(unique);
-  const int error = transport_->Send(segments, count);
+  const int error = transport_->Send(segments, count, t_delivery);
   operations_.Ended(begin);
   return error;
 }

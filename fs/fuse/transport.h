@@ -38,6 +38,10 @@ class Channel {
 // Thread-safe.
 class Transport {
  public:
+  // kAside: the answer may keep whoever hands it to the kernel there for long (ReplyThreads says
+  // why), so that must be nobody who is needed.
+  enum class Delivery { kHere, kAside };
+
   virtual ~Transport() = default;
   // A ring for a channel.
   virtual StatusOr<std::unique_ptr<IoRing>> MakeRing() = 0;
@@ -52,7 +56,9 @@ class Transport {
   virtual bool IsShort() const { return false; }
   // Sends one reply or notification: a fuse_out_header, then its body. 0 or a positive errno
   // (ENOENT: the request was aborted). From any thread.
-  virtual int Send(const iovec* segments, int count) = 0;
+  virtual int Send(const iovec* segments, int count, Delivery delivery) = 0;
+  // Whether it knows kAside. If not, such answers are for ReplyThreads to send.
+  virtual bool delivers_aside() const { return false; }
 };
 
 }  // namespace pbfs::fuse

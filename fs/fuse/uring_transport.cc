@@ -50,6 +50,7 @@ struct UringTransport::Entry {
   UringChannel* channel = nullptr;
   uint16_t queue = 0;
   uint64_t unique = 0;  // The kernel's number of the request.
+  Transport::Delivery delivery = Transport::Delivery::kHere;
   Entry* next = nullptr;
 };
 
@@ -105,8 +106,11 @@ void UringTransport::UringChannel::Register() {
 void UringTransport::UringChannel::QueueCommit(Entry& entry) {
   const UringCommandBody body = {
       .flags = 0, .commit_id = entry.headers->entry.commit_id, .queue = entry.queue, .zero = {}};
+  // Where the entry's next request comes to does not depend on who hands in this answer.
   ring_.QueueCommand(transport_.fd_, static_cast<uint32_t>(UringCommand::kCommitAndFetch),
-                     entry.places, 2, &body, sizeof(body), Fetched, &entry);
+                     entry.places, 2, &body, sizeof(body), Fetched, &entry,
+                     entry.delivery == Delivery::kAside ? IoRing::Runner::kKernelThread
+                                                        : IoRing::Runner::kSubmitter);
 }
 
 // Runs as a completion of the ring.
@@ -252,13 +256,14 @@ StatusOr<std::unique_ptr<Channel>> UringTransport::OpenChannel(IoRing& ring) {
   return channel;
 }
 
-int UringTransport::Send(const iovec* segments, int count) {
+int UringTransport::Send(const iovec* segments, int count, Delivery delivery) {
   fuse_out_header header;
   PBFS_CHECK(segments[0].iov_len == sizeof(header));
   std::memcpy(&header, segments[0].iov_base, sizeof(header));
-  if ((header.unique & kOursBit) == 0) return dev_.Send(segments, count);
+  if ((header.unique & kOursBit) == 0) return dev_.Send(segments, count, Delivery::kHere);
   Entry& entry = entries_[header.unique & ~kOursBit];
   header.unique = entry.unique;
+  entry.delivery = delivery;
   std::memcpy(entry.headers->in_out, &header, sizeof(header));
   size_t bytes = 0;
   for (int i = 1; i < count; ++i) {

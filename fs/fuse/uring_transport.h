@@ -27,7 +27,8 @@ class UringTransport : public Transport {
 
   StatusOr<std::unique_ptr<IoRing>> MakeRing() override;
   StatusOr<std::unique_ptr<Channel>> OpenChannel(IoRing& ring) override;
-  int Send(const iovec* segments, int count) override;
+  int Send(const iovec* segments, int count, Delivery delivery) override;
+  bool delivers_aside() const override { return true; }
   bool has_queues() const override { return true; }
   bool IsShort() const override;
 

@@ -36,7 +36,7 @@ class WorkerPoolTest : public testing::Test, public WorkerPool::Processor {
     header.len = sizeof(header);
     header.unique = unique;
     const iovec segment = {&header, sizeof(header)};
-    EXPECT_EQ(transport_.Send(&segment, 1), 0);
+    EXPECT_EQ(transport_.Send(&segment, 1, Transport::Delivery::kHere), 0);
   }
 
   PageCache cache_;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fs/fuse/awake_processors.h"
 
+#include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <system_error>
 
 #include "base/clock.h"
@@ -11,77 +13,70 @@
 namespace pbfs::fuse {
 namespace {
 
-// Between two looks at the clock: some microseconds.
-constexpr int kPausesPerLook = 128;
-
-void Pause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield" ::: "memory");
-#endif
-}
+constexpr int32_t kNoLatency = 0;
+constexpr int32_t kAnyLatency = 2'000'000'000;  // The kernel's default: as if nobody asked.
 
 }  // namespace
 
-AwakeProcessors::AwakeProcessors(unsigned count) {
-  if (count > kProcessorsMax) return;
-  for (unsigned processor = 0; processor < count; ++processor) {
-    try {
-      threads_.emplace_back([this, processor] { Main(processor); });
-    } catch (const std::system_error&) {
-      return;  // Slower, no more.
-    }
+AwakeProcessors::AwakeProcessors() {
+  if (sysconf(_SC_NPROCESSORS_ONLN) > kProcessorsMax) return;
+  fd_ = open("/dev/cpu_dma_latency", O_WRONLY | O_CLOEXEC);
+  if (fd_ < 0) return;
+  try {
+    thread_ = std::thread(&AwakeProcessors::Main, this);
+  } catch (const std::system_error&) {
+    close(fd_);
+    fd_ = -1;
   }
 }
 
 AwakeProcessors::~AwakeProcessors() {
+  if (fd_ < 0) return;
   {
     MutexLock lock(mutex_);
     stopping_ = true;
-    awake_.store(false, std::memory_order_relaxed);
     changed_.SignalAll();
   }
-  for (std::thread& thread : threads_) thread.join();
+  thread_.join();
+  close(fd_);  // Which takes back what was asked.
+}
+
+void AwakeProcessors::Ask(int32_t latency_us) {
+  // Refused: slower, no more.
+  [[maybe_unused]] const ssize_t written = write(fd_, &latency_us, sizeof(latency_us));
 }
 
 void AwakeProcessors::NoteRequest() {
+  if (fd_ < 0) return;
   const int64_t now = NowNs();
   const int64_t before = newest_ns_.exchange(now, std::memory_order_relaxed);
+  if (awake_.load(std::memory_order_relaxed)) return;
   if (now - before > kCloseNs) {
     close_.store(0, std::memory_order_relaxed);
     return;
   }
-  if (awake_.load(std::memory_order_relaxed)) return;
   if (close_.fetch_add(1, std::memory_order_relaxed) + 1 < kCloseRequestsMin) return;
   MutexLock lock(mutex_);
-  if (stopping_) return;
+  if (stopping_ || awake_.load(std::memory_order_relaxed)) return;
+  Ask(kNoLatency);
   awake_.store(true, std::memory_order_relaxed);
   changed_.SignalAll();
 }
 
-bool AwakeProcessors::BecomeIdleThreadOf(unsigned processor) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(processor, &set);
-  sched_param parameter = {};
-  return pthread_setaffinity_np(pthread_self(), sizeof(set), &set) == 0 &&
-         pthread_setschedparam(pthread_self(), SCHED_IDLE, &parameter) == 0;
-}
-
-void AwakeProcessors::Main(unsigned processor) {
+void AwakeProcessors::Main() {
   pthread_setname_np(pthread_self(), "pbfs-awake");
-  if (!BecomeIdleThreadOf(processor)) return;  // It would be in the way.
-  for (;;) {
-    {
-      MutexLock lock(mutex_);
-      while (!awake_.load(std::memory_order_relaxed) && !stopping_) changed_.Wait(mutex_);
-      if (stopping_) return;
+  MutexLock lock(mutex_);
+  while (!stopping_) {
+    if (!awake_.load(std::memory_order_relaxed)) {
+      changed_.Wait(mutex_);
+      continue;
     }
-    while (awake_.load(std::memory_order_relaxed) &&
-           NowNs() - newest_ns_.load(std::memory_order_relaxed) < kCloseNs) {
-      for (int i = 0; i < kPausesPerLook; ++i) Pause();
+    if (NowNs() - newest_ns_.load(std::memory_order_relaxed) < kQuietNs) {
+      changed_.WaitFor(mutex_, std::chrono::nanoseconds(kQuietNs));
+      continue;
     }
+    Ask(kAnyLatency);
+    close_.store(0, std::memory_order_relaxed);
     awake_.store(false, std::memory_order_relaxed);
   }
 }

@@ -284,7 +284,7 @@ StatusOr<std::unique_ptr<WorkerPool>> WorkerPool::Create(Transport& transport, P
 }
 
 Status WorkerPool::Run() {
-  if (options_.spin && loops_.front()->processor) awake_.emplace(options_.loops);
+  if (options_.spin) awake_.emplace();
   for (auto& loop : loops_) {
     if (!PassLoop(*loop)) return ErrnoError(EAGAIN, "cannot start a thread");
   }

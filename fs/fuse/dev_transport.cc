@@ -17,7 +17,7 @@ class DevChannel : public Channel {
   explicit DevChannel(int fd) : fd_(fd) {}
 
   Received TryReceive(Request& request, ReceiveFrames& frames) override {
-    const auto& segments = frames.Segments(request.head.data(), request.head.size());
+    const auto segments = frames.Segments(request.head.data(), request.head.size());
     const ssize_t bytes = readv(fd_, segments.data(), static_cast<int>(segments.size()));
     if (bytes < 0) {
       // ENOENT: the request was aborted between the queue and us. EINTR, EAGAIN: nothing there.

@@ -7,6 +7,10 @@
 
 namespace pbfs::fuse {
 
+ReceiveFrames::ReceiveFrames(PageCache& cache)
+    : cache_(cache),
+      behind_(std::make_unique_for_overwrite<std::byte[]>((kCount - kFew) * kPageBytes)) {}
+
 ReceiveFrames::~ReceiveFrames() {
   for (PageBuf* frame : frames_) cache_.Unpin(*frame);
 }
@@ -30,6 +34,11 @@ void ReceiveFrames::AppendSegment(const PageBuf& frame) {
 void ReceiveFrames::Take(size_t size_bytes, std::vector<PageBuf*>& out) {
   const size_t count = (size_bytes + kPageBytes - 1) / kPageBytes;
   PBFS_CHECK(count <= frames_.size());
+  small_in_a_row_ = count > kFew ? 0 : small_in_a_row_ + 1;
+  for (size_t i = kFew; received_few_ && i < count; ++i) {
+    std::memcpy(frames_[i]->data, PageAt(i), std::min(kPageBytes, size_bytes - i * kPageBytes));
+  }
+  received_few_ = false;
   const auto end = frames_.begin() + static_cast<std::ptrdiff_t>(count);
   out.assign(frames_.begin(), end);
   frames_.erase(frames_.begin(), end);
@@ -54,6 +63,7 @@ void ReceiveFrames::Return(std::vector<PageBuf*>& frames) {
 }
 
 void ReceiveFrames::CopyFrom(const void* source, size_t size_bytes) {
+  received_few_ = false;
   const auto* in = static_cast<const std::byte*>(source);
   for (size_t done = 0; done < size_bytes; done += kPageBytes) {
     std::memcpy(frames_[done / kPageBytes]->data, in + done,
@@ -61,17 +71,29 @@ void ReceiveFrames::CopyFrom(const void* source, size_t size_bytes) {
   }
 }
 
-void ReceiveFrames::CopyTo(void* destination, size_t size_bytes) const {
+void ReceiveFrames::CopyTo(void* destination, size_t size_bytes) {
+  ++small_in_a_row_;
   auto* out = static_cast<std::byte*>(destination);
   for (size_t done = 0; done < size_bytes; done += kPageBytes) {
-    std::memcpy(out + done, frames_[done / kPageBytes]->data,
-                std::min(kPageBytes, size_bytes - done));
+    std::memcpy(out + done, PageAt(done / kPageBytes), std::min(kPageBytes, size_bytes - done));
   }
 }
 
-const std::vector<iovec>& ReceiveFrames::Segments(void* head, size_t head_bytes) {
-  segments_[0] = {head, head_bytes};
-  return segments_;
+std::byte* ReceiveFrames::PageAt(size_t index) const {
+  if (received_few_ && index >= kFew) return behind_.get() + (index - kFew) * kPageBytes;
+  return frames_[index]->data;
+}
+
+std::span<const iovec> ReceiveFrames::Segments(void* head, size_t head_bytes) {
+  received_few_ = small_in_a_row_ >= kSmallMin && segments_.size() > few_segments_.size();
+  if (!received_few_) {
+    segments_[0] = {head, head_bytes};
+    return segments_;
+  }
+  few_segments_.front() = {head, head_bytes};
+  for (size_t i = 0; i < kFew; ++i) few_segments_[i + 1] = {frames_[i]->data, kPageBytes};
+  few_segments_.back() = {behind_.get(), (kCount - kFew) * kPageBytes};
+  return few_segments_;
 }
 
 }  // namespace pbfs::fuse

@@ -6,6 +6,8 @@
 #include <array>
 #include <cstddef>
 #include <cstring>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "cache/page_cache.h"
@@ -14,6 +16,11 @@
 namespace pbfs::fuse {
 
 // The free frames a loop receives payloads into. Single thread at a time.
+//
+// The kernel wants room for the longest WRITE with every receive, and copies and checks each
+// segment of it: 257 of them, when frames are scattered, take longer than a small request. So when
+// no large WRITE came of late it is shown a few frames, and one long buffer behind them; a large
+// WRITE that comes nevertheless is copied from there.
 class ReceiveFrames {
  public:
   // One more than a WRITE of the greatest length needs, as the kernel may count an unaligned one
@@ -21,7 +28,7 @@ class ReceiveFrames {
   static constexpr size_t kCount = kWriteBytesMax / kPageBytes + 1;
 
   // `cache` is borrowed.
-  explicit ReceiveFrames(PageCache& cache) : cache_(cache) {}
+  explicit ReceiveFrames(PageCache& cache);
   ~ReceiveFrames();
   ReceiveFrames(const ReceiveFrames&) = delete;
   ReceiveFrames& operator=(const ReceiveFrames&) = delete;
@@ -34,20 +41,33 @@ class ReceiveFrames {
   void Return(std::vector<PageBuf*>& frames);
   // As if the frames had received that.
   void CopyFrom(const void* source, size_t size_bytes);
-  // Copies the first `size_bytes` out.
-  void CopyTo(void* destination, size_t size_bytes) const;
+  // Copies the first `size_bytes` of what was received out.
+  void CopyTo(void* destination, size_t size_bytes);
 
-  // A segment list: `head` first, then the frames. Valid until the next change.
-  const std::vector<iovec>& Segments(void* head, size_t head_bytes);
+  // What to receive into: `head` first, then the rest. Valid until the next change. Only the last
+  // one given may be received into.
+  std::span<const iovec> Segments(void* head, size_t head_bytes);
 
  private:
+  static constexpr size_t kFew = 8;
+  // So many receives without a large WRITE until few frames are shown.
+  static constexpr unsigned kSmallMin = 16;
+
   void AppendSegment(const PageBuf& frame);
+  // Where the payload received last has its page `index`.
+  std::byte* PageAt(size_t index) const;
 
   PageCache& cache_;
   std::vector<PageBuf*> frames_;
   // [0] is the head's place, the rest describes frames_; neighbouring frames share one, as the
   // kernel copies and checks each per receive.
   std::vector<iovec> segments_{1};
+
+  // The other way to receive.
+  std::unique_ptr<std::byte[]> behind_;
+  std::array<iovec, kFew + 2> few_segments_;
+  bool received_few_ = false;
+  unsigned small_in_a_row_ = 0;
 };
 
 // One request, owned by the thread that processes it. WRITE: `head` and the payload in `frames`.

@@ -17,6 +17,9 @@ constexpr size_t kRoundPagesMax = 16384;  // 64 MiB.
 constexpr size_t kBatchPagesMax = 4096;   // 16 MiB of many files in one batch.
 constexpr size_t kBatchesInFlightMax = 4;
 constexpr size_t kRequestBytesMax = 1 << 20;
+// So much of one file (16 MiB) need not be collected any further: the kernel has done that already,
+// and its blocks will lie together anyway.
+constexpr size_t kStreamPages = 4096;
 // Tree nodes that new extents of one inode may need: a path, and a leaf per this many blocks.
 constexpr uint64_t kMetadataPerInode = 4;
 constexpr uint64_t kBlocksPerMetadataBlock = 64;
@@ -637,9 +640,10 @@ void Writeback::FlushAsync(const InodeRef& inode, Done done) {
 
 void Writeback::StartEarly(const InodeRef& inode) {
   const uint8_t left = inode->early_rounds.load(std::memory_order_relaxed);
-  if (left == 0) return;
+  if (left == 0 && inode->pages.pending_count() < kStreamPages) return;
   if (HasRound(*inode)) return;
-  inode->early_rounds.store(static_cast<uint8_t>(left - 1), std::memory_order_relaxed);
+  if (left > 0)
+    inode->early_rounds.store(static_cast<uint8_t>(left - 1), std::memory_order_relaxed);
   FlushAsync(inode, [](const Status&) {});  // The fsync will meet an error, too.
 }
 

@@ -64,7 +64,7 @@ class Writeback {
   // Somebody syncs the inode: what the next few writes bring is likely to be synced, too.
   static void ExpectFlush(Inode& inode) { inode.early_rounds.store(kEarlyRounds); }
   // The kernel has just sent data of its page cache: starts a round now if a flush is expected, so
-  // that the device is at work while the fsync is on its way.
+  // that the device is at work while the fsync is on its way, or if there is much of it already.
   void StartEarly(const InodeRef& inode);
   // Flushes every dirty inode.
   void FlushAllAsync(Done done) ABSL_LOCKS_EXCLUDED(mutex_);

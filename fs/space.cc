@@ -12,6 +12,10 @@
 namespace pbfs {
 namespace {
 
+// For a run of data this long (1 MiB) no other group is looked at; for a longer one, so many.
+constexpr uint32_t kLongRun = 256;
+constexpr uint32_t kGroupsTried = 8;
+
 // First bit in [from, to) whose value is `value`; `to` if there is none.
 uint32_t NextBit(const uint64_t* words, uint32_t from, uint32_t to, bool value) {
   while (from < to) {
@@ -22,6 +26,17 @@ uint32_t NextBit(const uint64_t* words, uint32_t from, uint32_t to, bool value) 
     from = (from / 64 + 1) * 64;
   }
   return to;
+}
+
+// Where the clear bits before `at` begin.
+uint32_t AfterPreviousSet(const uint64_t* words, uint32_t at) {
+  while (at > 0) {
+    const uint32_t bits = (at - 1) % 64 + 1;
+    const uint64_t word = words[(at - 1) / 64] << (64 - bits);
+    if (word != 0) return at - static_cast<uint32_t>(std::countl_zero(word));
+    at -= bits;
+  }
+  return 0;
 }
 
 }  // namespace
@@ -157,6 +172,7 @@ Status SpaceManager::LoadGroupLocked(uint32_t ag) {
     return CorruptionError(absl::StrCat("group ", ag, ": bitmap has ", group.free_blocks,
                                         " free blocks, table says ", table_[ag].free_blocks));
   }
+  group.longest_max = kAgBlocks;
   // Metadata fills a group from its start, data from a sixteenth on, so that the two stay apart.
   group.next = AgLength(ag, superblock_.total_blocks) / 16;
   group.words = std::move(words);
@@ -166,16 +182,30 @@ Status SpaceManager::LoadGroupLocked(uint32_t ag) {
 BlockRun SpaceManager::FindRun(const Group& group, uint32_t from, uint32_t to, uint32_t wanted) {
   BlockRun best;
   uint32_t at = from;
+  const uint32_t enough = std::min(wanted, group.longest_max);
   while (at < to) {
     const uint32_t start = NextBit(group.words.get(), at, to, false);
     if (start >= to) break;
     const uint32_t limit = std::min(to, start + wanted);
     const uint32_t end = NextBit(group.words.get(), start, limit, true);
     if (end - start > best.length) best = {start, end - start};
-    if (best.length >= wanted) break;
+    if (best.length >= enough) break;
     at = end + 1;
   }
   return best;
+}
+
+BlockRun SpaceManager::FindBest(Group& group, uint32_t from, uint32_t wanted) {
+  const uint32_t enough = std::min(wanted, group.longest_max);
+  BlockRun run = FindRun(group, from, kAgBlocks, wanted);
+  // A short run at the goal is worth less than a whole one elsewhere in the group.
+  if (run.length < enough) {
+    // As far as runs reach that start below.
+    const BlockRun other = FindRun(group, 0, std::min(kAgBlocks, from + enough), wanted);
+    if (other.length > run.length) run = other;
+    if (run.length < enough) group.longest_max = run.length;
+  }
+  return run;
 }
 
 // Waits while blocks that are free already are out of use for a moment.
@@ -193,35 +223,48 @@ StatusOr<BlockRun> SpaceManager::ClaimLocked(BlockNumber goal, uint32_t wanted, 
 StatusOr<BlockRun> SpaceManager::FindAndClaimLocked(BlockNumber goal, uint32_t wanted,
                                                     bool metadata) {
   const uint32_t first_ag = goal != 0 ? AgOf(goal) : (metadata ? metadata_ag_ : data_ag_);
+  // The first group with a run that is long enough, else the best of some.
+  BlockRun best;
+  uint32_t best_ag = 0;
+  uint32_t tried = 0;
   for (uint32_t i = 0; i < ag_count_; ++i) {
     const uint32_t ag = (first_ag + i) % ag_count_;
     Group& group = groups_[ag];
     if (group.words == nullptr && table_[ag].free_blocks == 0) continue;
     PBFS_RETURN_IF_ERROR(LoadGroupLocked(ag));
     if (group.free_blocks == 0) continue;
-    uint32_t from = metadata ? group.node_next : group.next;
-    if (!metadata && goal != 0 && i == 0) from = static_cast<uint32_t>(goal - AgStart(ag));
-    BlockRun run = FindRun(group, from, kAgBlocks, wanted);
-    // A short run at the goal is worth less than a whole one elsewhere in the group, unless tiny.
-    if (run.length < wanted) {
-      const BlockRun other = FindRun(group, 0, from, wanted);
-      if (other.length > run.length) run = other;
+    ++tried;
+    if (best.length < std::min(wanted, group.longest_max)) {
+      uint32_t from = metadata ? group.node_next : group.next;
+      if (!metadata && goal != 0 && i == 0) from = static_cast<uint32_t>(goal - AgStart(ag));
+      const BlockRun run = FindBest(group, from, wanted);
+      if (run.length > best.length) {
+        best = run;
+        best_ag = ag;
+      }
     }
-    if (run.length == 0) continue;
-    SetBits(group.words.get(), static_cast<uint32_t>(run.block), run.length, true);
-    group.free_blocks -= run.length;
-    const uint32_t end = static_cast<uint32_t>(run.block) + run.length;
-    if (metadata) {
-      metadata_ag_ = ag;
-      if (run.length == 1 && wanted == 1) group.node_next = end;
-    } else {
-      data_ag_ = ag;
-      group.next = end < kAgBlocks ? end : 0;
-    }
-    return BlockRun{AgStart(ag) + run.block, run.length};
+    if (best.length >= std::min(wanted, kLongRun)) break;
+    if (best.length > 0 && (metadata || tried >= kGroupsTried)) break;
   }
+  if (best.length > 0) return TakeLocked(best_ag, best, wanted, metadata);
   if (HasBusy()) return ErrnoError(EAGAIN, "all free blocks wait for a log commit");
   return ErrnoError(ENOSPC, "no free block");
+}
+
+BlockRun SpaceManager::TakeLocked(uint32_t ag, const BlockRun& run, uint32_t wanted,
+                                  bool metadata) {
+  Group& group = groups_[ag];
+  SetBits(group.words.get(), static_cast<uint32_t>(run.block), run.length, true);
+  group.free_blocks -= run.length;
+  const uint32_t end = static_cast<uint32_t>(run.block) + run.length;
+  if (metadata) {
+    metadata_ag_ = ag;
+    if (run.length == 1 && wanted == 1) group.node_next = end;
+  } else {
+    data_ag_ = ag;
+    group.next = end < kAgBlocks ? end : 0;
+  }
+  return {AgStart(ag) + run.block, run.length};
 }
 
 StatusOr<BlockRun> SpaceManager::Claim(BlockNumber goal, uint32_t wanted) {
@@ -237,6 +280,11 @@ void SpaceManager::UnclaimLocked(const BlockRun& run) {
   SetBits(group.words.get(), start, run.length, false);
   group.free_blocks += run.length;
   group.node_next = std::min(group.node_next, start);
+  if (group.longest_max < kAgBlocks) {
+    const uint32_t first = AfterPreviousSet(group.words.get(), start);
+    const uint32_t end = NextBit(group.words.get(), start + run.length, kAgBlocks, true);
+    group.longest_max = std::max(group.longest_max, end - first);
+  }
 }
 
 void SpaceManager::Unclaim(const BlockRun& run) {

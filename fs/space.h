@@ -122,6 +122,7 @@ class SpaceManager : public NodeSpace {
     uint32_t free_blocks = 0;           // Zero bits.
     uint32_t next = 0;                  // Where the next scan for data starts.
     uint32_t node_next = 0;             // Below it, no free block for metadata.
+    uint32_t longest_max = kAgBlocks;   // No free run is longer.
   };
 
   // What the group table said at mount. It stays true of a group until that is loaded, since a
@@ -135,12 +136,18 @@ class SpaceManager : public NodeSpace {
   Status LoadGroupLocked(uint32_t ag) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void InitialWords(uint32_t ag, uint64_t* words) const;
   Status InitializeOnDisk(Transaction& transaction, uint32_t ag);
-  // Best run of free bits: the first of `wanted` from `from` on, else the longest seen.
+  // Best run of free bits that starts in [from, to): the first of `wanted`, or as long as any is,
+  // else the longest seen.
   static BlockRun FindRun(const Group& group, uint32_t from, uint32_t to, uint32_t wanted);
+  // The same from `from` on and, if that is short, below it. Notes how long any is.
+  static BlockRun FindBest(Group& group, uint32_t from, uint32_t wanted);
   static void SetBits(uint64_t* words, uint32_t start, uint32_t length, bool value);
   StatusOr<BlockRun> ClaimLocked(BlockNumber goal, uint32_t wanted, bool metadata)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   StatusOr<BlockRun> FindAndClaimLocked(BlockNumber goal, uint32_t wanted, bool metadata)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // `run` counts from the start of the group.
+  BlockRun TakeLocked(uint32_t ag, const BlockRun& run, uint32_t wanted, bool metadata)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Status ChangeBits(Transaction& transaction, const BlockRun& run, bool used);
   void UnclaimLocked(const BlockRun& run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fs/space.h"
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "cache/block_cache.h"
+#include "cache/page_cache.h"
+#include "fs/make_filesystem.h"
+#include "gtest/gtest.h"
+#include "io/memory_device.h"
+
+namespace pbfs {
+namespace {
+
+Superblock MakeOn(BlockDevice& device) {
+  MakeOptions options;
+  options.discard = false;
+  auto made = MakeFilesystem(device, options);
+  EXPECT_TRUE(made.ok()) << made.status();
+  return *made;
+}
+
+// Three groups, the last one short, beside a plain list of which blocks are claimed.
+class SpaceTest : public testing::Test {
+ protected:
+  SpaceTest() { EXPECT_TRUE(space_.Load().ok()); }
+
+  void Claimed(const BlockRun& run, bool claimed) {
+    for (uint32_t i = 0; i < run.length; ++i) {
+      ASSERT_NE(used_[run.block + i], claimed) << "block " << run.block + i;
+      used_[run.block + i] = claimed;
+    }
+  }
+  // All that can be had, in pieces of `length`.
+  std::vector<BlockRun> ClaimAll(uint32_t length) {
+    std::vector<BlockRun> runs;
+    for (;;) {
+      const StatusOr<BlockRun> run = space_.Claim(0, length);
+      if (!run.ok()) break;
+      Claimed(*run, true);
+      runs.push_back(*run);
+    }
+    return runs;
+  }
+  uint32_t LongestIn(uint32_t ag) const {
+    uint32_t longest = 0;
+    uint32_t length = 0;
+    const BlockNumber end = std::min<BlockNumber>(AgStart(ag) + kAgBlocks, used_.size());
+    for (BlockNumber block = AgStart(ag); block < end; ++block) {
+      length = used_[block] ? 0 : length + 1;
+      longest = std::max(longest, length);
+    }
+    return longest;
+  }
+
+  MemoryDevice device_{(2 * uint64_t{kAgBlocks} + 5000) * kBlockBytes};
+  const Superblock superblock_ = MakeOn(device_);
+  PageCache pages_{32 << 20};
+  BlockCache cache_{pages_, device_};
+  const MetaReader reader_{cache_, superblock_};
+  SpaceManager space_{reader_};
+  std::vector<bool> used_ = std::vector<bool>(superblock_.total_blocks, false);
+};
+
+TEST_F(SpaceTest, AClaimIsAsLongAsAnyFreeRunOfItsGroup) {
+  std::mt19937 random(1);
+  std::vector<BlockRun> runs = ClaimAll(40);
+  // From here on used_ says of every block whether it is taken.
+  for (BlockNumber block = 0; block < used_.size(); ++block) {
+    if (!used_[block]) used_[block] = true;
+  }
+  std::shuffle(runs.begin(), runs.end(), random);
+  std::vector<BlockRun> claimed;
+  for (int step = 0; step < 4000; ++step) {
+    if (random() % 3 != 0 && !runs.empty()) {
+      space_.Unclaim(runs.back());
+      Claimed(runs.back(), false);
+      runs.pop_back();
+      continue;
+    }
+    const auto wanted = static_cast<uint32_t>(1 + random() % 200);
+    const BlockNumber goal = random() % 2 == 0 ? 0 : random() % used_.size();
+    std::vector<uint32_t> longest;
+    for (uint32_t ag = 0; ag < space_.ag_count(); ++ag) longest.push_back(LongestIn(ag));
+    const StatusOr<BlockRun> run = space_.Claim(goal, wanted);
+    if (!run.ok()) continue;
+    const uint32_t best = *std::max_element(longest.begin(), longest.end());
+    ASSERT_EQ(run->length, std::min(wanted, best)) << "step " << step;
+    Claimed(*run, true);
+    runs.insert(runs.begin(), *run);
+  }
+}
+
+TEST_F(SpaceTest, ARunAroundTheGoalIsTakenWhole) {
+  ClaimAll(1);
+  const BlockRun hole = {AgStart(1) + 70'000, 100};
+  space_.Unclaim(hole);
+  const StatusOr<BlockRun> run = space_.Claim(hole.block + 50, hole.length);
+  ASSERT_TRUE(run.ok());
+  EXPECT_EQ(run->block, hole.block);
+  EXPECT_EQ(run->length, hole.length);
+}
+
+TEST_F(SpaceTest, AFragmentedGroupIsLeftForOneWithLongRuns) {
+  // The first group: every other block. The others: as they were.
+  std::vector<BlockRun> runs = ClaimAll(1);
+  BlockNumber other = 0;
+  for (const BlockRun& run : runs) {
+    if (AgOf(run.block) == 0 ? run.block % 2 == 0 : true) space_.Unclaim(run);
+    if (AgOf(run.block) == 1) other = run.block;
+  }
+  ASSERT_NE(other, 0u);
+  const StatusOr<BlockRun> run = space_.Claim(AgStart(0) + 1000, 64);
+  ASSERT_TRUE(run.ok());
+  EXPECT_EQ(run->length, 64u);
+  EXPECT_NE(AgOf(run->block), 0u);
+  // A single block is found where it was asked for.
+  const StatusOr<BlockRun> single = space_.Claim(AgStart(0) + 100'000, 1);
+  ASSERT_TRUE(single.ok());
+  EXPECT_EQ(AgOf(single->block), 0u);
+}
+
+}  // namespace
+}  // namespace pbfs

@@ -282,7 +282,7 @@ StatusOr<std::vector<PagePromise>> FileSystemImpl::MissingPromises(Inode& inode,
 StatusOr<std::vector<PagePromise>> FileSystemImpl::ReserveRange(const InodeRef& inode,
                                                                 uint64_t first, uint64_t count,
                                                                 SpaceClass by) {
-  for (int attempt = 0;; ++attempt) {
+  for (RoomSearch search;;) {
     std::vector<PagePromise> missing;
     PBFS_ASSIGN_OR_RETURN(missing, MissingPromises(*inode, first, count));
     PromiseCounts needed;
@@ -291,9 +291,7 @@ StatusOr<std::vector<PagePromise>> FileSystemImpl::ReserveRange(const InodeRef& 
       needed.conversions += promise == PagePromise::kConversion ? 1 : 0;
     }
     if (writeback_->ReserveFor(*inode, needed, by)) return missing;
-    if (attempt == 1) return ErrnoError(ENOSPC, "no space left");
-    MakeRoom();
-    PBFS_RETURN_IF_ERROR(log_->ForceAll());
+    PBFS_RETURN_IF_ERROR(SearchRoom(search));
   }
 }
 

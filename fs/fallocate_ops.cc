@@ -164,7 +164,7 @@ Status FileSystemImpl::FallocateLocked(const InodeRef& inode, int mode, uint64_t
 // Space for what `change` fills is reserved, and the caller holds the inode's round slot; or an
 // error, and neither.
 StatusOr<uint64_t> FileSystemImpl::BeginChange(const InodeRef& inode, const RangeChange& change) {
-  for (int attempt = 0;; ++attempt) {
+  for (RoomSearch search;;) {
     writeback_->BeginExclusive(inode);
     if (!change.fill) return 0;
     const StatusOr<uint64_t> needed = CountBlocksToFill(*inode, change);
@@ -176,9 +176,7 @@ StatusOr<uint64_t> FileSystemImpl::BeginChange(const InodeRef& inode, const Rang
     }
     writeback_->EndExclusive(inode);
     if (!needed.ok()) return needed.status();
-    if (attempt == 1) return ErrnoError(ENOSPC, "no space left");
-    MakeRoom();
-    PBFS_RETURN_IF_ERROR(log_->ForceAll());
+    PBFS_RETURN_IF_ERROR(SearchRoom(search));
   }
 }
 

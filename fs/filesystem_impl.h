@@ -88,6 +88,7 @@ class FileSystemImpl final : public FileSystem {
 
   StatusOr<SpaceStats> StatFs() override;
   uint64_t AvailableBytes() const override;
+  bool AwaitAvailable(uint64_t bytes) override;
   StatusOr<uint64_t> Trim(uint64_t start_bytes, uint64_t length_bytes,
                           uint64_t minimum_bytes) override;
   std::string Label() override;
@@ -123,6 +124,12 @@ class FileSystemImpl final : public FileSystem {
   Attributes AttributesOfInode(Inode& inode) ABSL_LOCKS_EXCLUDED(inode.lock);
   Status Run(const OperationRunner::Needs& needs, const OperationRunner::Body& body);
   void MakeRoom();
+  // For who found no space: OK when it is worth another look.
+  struct RoomSearch {
+    int attempts = 0;
+    uint64_t freed_blocks = 0;  // Ever, when it was looked last.
+  };
+  Status SearchRoom(RoomSearch& search);
   // Passes on what the parts have to say, but not after a shutdown, which all of them notice.
   MountOptions WithQuietEnd(MountOptions options);
   SpaceStats Space();

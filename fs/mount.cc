@@ -294,8 +294,22 @@ Status FileSystemImpl::SyncedWhileReadOnly() {
 }
 
 void FileSystemImpl::MakeRoom() {
+  orphans_->AwaitForgotten();
   orphans_->Drain();
   (void)writeback_->FlushAll();
+}
+
+Status FileSystemImpl::SearchRoom(RoomSearch& search) {
+  constexpr int kAttemptsMax = 4;
+  const uint64_t freed = space_.freed_blocks();
+  // What was freed for us others may have taken; then there may be more.
+  if (search.attempts > 0 && (freed == search.freed_blocks || search.attempts == kAttemptsMax)) {
+    return ErrnoError(ENOSPC, "no space left");
+  }
+  ++search.attempts;
+  search.freed_blocks = freed;
+  MakeRoom();
+  return log_->ForceAll();
 }
 
 MountOptions FileSystemImpl::WithQuietEnd(MountOptions options) {
@@ -337,6 +351,15 @@ uint64_t FileSystemImpl::AvailableBytes() const {
   const uint64_t blocks = space_.available_blocks();
   const uint64_t kept = space_.kept_blocks();
   return blocks > kept ? (blocks - kept) * kBlockBytes : 0;
+}
+
+bool FileSystemImpl::AwaitAvailable(uint64_t bytes) {
+  constexpr int kAttemptsMax = 4;
+  for (int i = 0; AvailableBytes() < bytes && i < kAttemptsMax && orphans_->MayFree(); ++i) {
+    orphans_->AwaitForgotten();
+    orphans_->Drain();
+  }
+  return AvailableBytes() >= bytes;
 }
 
 SpaceStats FileSystemImpl::Space() {

@@ -20,6 +20,8 @@ constexpr uint32_t kNodesPerStep = 16;
 // from the thread that serves them. The first of a burst waits at most this long.
 constexpr size_t kBurstInodes = 64;
 constexpr int64_t kBurstDelayNs = 10'000'000;
+// Forgetting comes right after the unlink, behind other requests.
+constexpr int64_t kForgetDelayNs = 50'000'000;
 // With less available than this, who deletes waits for the space.
 constexpr uint64_t kScarceBlocks = (uint64_t{64} << 20) / kBlockBytes;
 constexpr OperationRunner::Needs kFreeing{.space_blocks = 8, .privileged = true, .retry = false};
@@ -87,6 +89,8 @@ void Orphans::Unlinked(InodeNumber ino) {
   {
     MutexLock lock(mutex_);
     unlinked_.insert(ino);
+    newest_unlinked_ = ino;
+    newest_unlinked_ns_ = NowNs();
   }
   if (!inodes_.HasReferences(ino)) Unreferenced(ino);
 }
@@ -114,7 +118,9 @@ void Orphans::Unreferenced(InodeNumber ino) {
   temporary_.erase(ino);
   queue_.push_back(ino);
   ++queued_;
-  if (queue_.size() == 1 || queue_.size() == kBurstInodes) changed_.SignalAll();
+  if (queue_.size() == 1 || queue_.size() == kBurstInodes || forgotten_waiters_ > 0) {
+    changed_.SignalAll();
+  }
 }
 
 Status Orphans::FinishTruncate(const InodeRef& inode, uint64_t first_block, bool on_tree) {
@@ -234,6 +240,32 @@ void Orphans::ForgetReferences() {
   unlinked_.clear();
   temporary_.clear();
   changed_.SignalAll();
+}
+
+bool Orphans::MayFree() {
+  MutexLock lock(mutex_);
+  if (finished_ != queued_) return true;
+  return unlinked_.contains(newest_unlinked_) && NowNs() < newest_unlinked_ns_ + kForgetDelayNs;
+}
+
+void Orphans::AwaitForgotten() {
+  InodeNumber ino = 0;
+  int64_t end_ns = 0;
+  {
+    MutexLock lock(mutex_);
+    ino = newest_unlinked_;
+    end_ns = newest_unlinked_ns_ + kForgetDelayNs;
+    if (!unlinked_.contains(ino) || NowNs() >= end_ns) return;
+  }
+  AnnounceBlocking();
+  MutexLock lock(mutex_);
+  ++forgotten_waiters_;
+  while (unlinked_.contains(ino) && !stopping_) {
+    const int64_t left_ns = end_ns - NowNs();
+    if (left_ns <= 0) break;
+    changed_.WaitFor(mutex_, std::chrono::nanoseconds(left_ns));
+  }
+  --forgotten_waiters_;
 }
 
 void Orphans::Drain() {

@@ -57,6 +57,12 @@ class Orphans {
   StatusOr<uint64_t> Recover();
   // Nobody holds references any more (unmount): frees what was still referenced.
   void ForgetReferences() ABSL_LOCKS_EXCLUDED(mutex_);
+  // The kernel forgets an inode some time after it was unlinked, even if nobody has it open: waits
+  // until it did for the newest one, but not for long. Whoever has looked for space in vain calls
+  // it.
+  void AwaitForgotten() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether something that was unlinked is being freed, or will be in a moment.
+  bool MayFree() ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits until all that is to be freed now has been.
   void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -79,9 +85,12 @@ class Orphans {
   CondVar changed_;
   absl::flat_hash_set<InodeNumber> unlinked_ ABSL_GUARDED_BY(mutex_);   // Referenced, nlink 0.
   absl::flat_hash_set<InodeNumber> temporary_ ABSL_GUARDED_BY(mutex_);  // The part of unlinked_.
+  InodeNumber newest_unlinked_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t newest_unlinked_ns_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<InodeNumber> queue_ ABSL_GUARDED_BY(mutex_);
   uint64_t queued_ ABSL_GUARDED_BY(mutex_) = 0;    // Ever.
   uint64_t finished_ ABSL_GUARDED_BY(mutex_) = 0;  // Of these.
+  uint32_t forgotten_waiters_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t drainers_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   Thread thread_;

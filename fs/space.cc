@@ -432,6 +432,7 @@ Status SpaceManager::Free(Transaction& transaction, const BlockRun& run) {
   transaction.OnCommit([this, run] {
     busy_blocks_.fetch_add(run.length, std::memory_order_relaxed);
     available_.fetch_add(run.length, std::memory_order_relaxed);
+    freed_blocks_.fetch_add(run.length, std::memory_order_relaxed);
   });
   return OkStatus();
 }

@@ -95,6 +95,8 @@ class SpaceManager : public NodeSpace {
   // Blocks that durable transactions freed are on their way to ReleaseFreed(): who finds no free
   // block waits for them.
   void SetReleasing(bool releasing) ABSL_LOCKS_EXCLUDED(mutex_);
+  // How many were ever freed: whoever finds no space sees whether there may be more since.
+  uint64_t freed_blocks() const { return freed_blocks_.load(std::memory_order_relaxed); }
   bool HasBusy() const { return busy_blocks_.load(std::memory_order_relaxed) > 0; }
 
   // --- Discards (fs/discards.h)
@@ -160,6 +162,7 @@ class SpaceManager : public NodeSpace {
 
   std::atomic<int64_t> available_{0};
   std::atomic<int64_t> busy_blocks_{0};
+  std::atomic<uint64_t> freed_blocks_{0};
   uint64_t allocated_in_transaction_ = 0;  // Gate.
 
   mutable Mutex mutex_;

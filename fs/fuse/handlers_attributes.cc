@@ -91,7 +91,7 @@ void HandleGetAttr(fuse_req_t request, fuse_ino_t nodeid, fuse_file_info* file) 
       [&session, request, nodeid, ino, bytes = *full, token = session.NewToken()] {
         if (!session.must_not_wait_for_kernel()) session.CollectDirtyPages(nodeid);
         const auto attributes = session.fs().GetAttributes(ino);
-        if (attributes.ok() && session.fs().AvailableBytes() < bytes) {
+        if (attributes.ok() && !session.fs().AwaitAvailable(bytes)) {
           return ReplyStatus(request, ErrnoError(ENOSPC, ""));
         }
         session.kernel_view().ForgetFull(nodeid);

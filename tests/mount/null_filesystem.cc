@@ -352,6 +352,7 @@ class NullFileSystem : public FileSystem {
     return SpaceStats{1 << 20, 1 << 19, 1 << 19, 1 << 20, 1 << 19};
   }
   uint64_t AvailableBytes() const override { return uint64_t{1} << 31; }
+  bool AwaitAvailable(uint64_t bytes) override { return bytes <= AvailableBytes(); }
   Status Shutdown(ShutdownMode) override { return ErrnoError(EOPNOTSUPP, "not here"); }
   // On another thread, as the real one may.
   void SyncAll(Done done) override {

@@ -18,9 +18,9 @@ constexpr int32_t kAnyLatency = 2'000'000'000;  // The kernel's default: as if n
 
 }  // namespace
 
-AwakeProcessors::AwakeProcessors() {
+AwakeProcessors::AwakeProcessors(const char* device) {
   if (sysconf(_SC_NPROCESSORS_ONLN) > kProcessorsMax) return;
-  fd_ = open("/dev/cpu_dma_latency", O_WRONLY | O_CLOEXEC);
+  fd_ = open(device, O_WRONLY | O_CLOEXEC);
   if (fd_ < 0) return;
   try {
     thread_ = std::thread(&AwakeProcessors::Main, this);
@@ -43,7 +43,7 @@ AwakeProcessors::~AwakeProcessors() {
 
 void AwakeProcessors::Ask(int32_t latency_us) {
   // Refused: slower, no more.
-  [[maybe_unused]] const ssize_t written = write(fd_, &latency_us, sizeof(latency_us));
+  [[maybe_unused]] const ssize_t written = pwrite(fd_, &latency_us, sizeof(latency_us), 0);
 }
 
 void AwakeProcessors::NoteRequest() {

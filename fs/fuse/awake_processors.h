@@ -22,7 +22,8 @@ class AwakeProcessors {
   // It concerns all processors, so that with many it would cost more than it brings.
   static constexpr long kProcessorsMax = 8;
 
-  AwakeProcessors();
+  // `device`: what stands for the kernel's in tests.
+  explicit AwakeProcessors(const char* device = "/dev/cpu_dma_latency");
   ~AwakeProcessors();
   AwakeProcessors(const AwakeProcessors&) = delete;
   AwakeProcessors& operator=(const AwakeProcessors&) = delete;

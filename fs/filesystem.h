@@ -299,7 +299,7 @@ class FileSystem {
   virtual StatusOr<SpaceStats> StatFs() = 0;
   // Of StatFs(). Reads one number, without a lock.
   virtual uint64_t AvailableBytes() const = 0;
-  // Whether there are so many, once what was deleted lately is freed. Blocks.
+  // Whether there are so many, once what was deleted lately is freed. May wait for that.
   virtual bool AwaitAvailable(uint64_t bytes) = 0;
   // Tells the device of free space in [start, start + length) of it, in runs of at least
   // `minimum_bytes`; returns how many bytes. EINVAL: out of range; EOPNOTSUPP: the device cannot.

@@ -231,7 +231,11 @@ StatusOr<BlockRun> SpaceManager::FindAndClaimLocked(BlockNumber goal, uint32_t w
     const uint32_t ag = (first_ag + i) % ag_count_;
     Group& group = groups_[ag];
     if (group.words == nullptr && table_[ag].free_blocks == 0) continue;
-    PBFS_RETURN_IF_ERROR(LoadGroupLocked(ag));
+    if (Status loaded = LoadGroupLocked(ag); !loaded.ok()) {
+      // A damaged group does not spoil what another has.
+      if (best.length > 0) break;
+      return loaded;
+    }
     if (group.free_blocks == 0) continue;
     ++tried;
     if (best.length < std::min(wanted, group.longest_max)) {

@@ -642,8 +642,9 @@ void Writeback::StartEarly(const InodeRef& inode) {
   const uint8_t left = inode->early_rounds.load(std::memory_order_relaxed);
   if (left == 0 && inode->pages.pending_count() < kStreamPages) return;
   if (HasRound(*inode)) return;
-  if (left > 0)
+  if (left > 0) {
     inode->early_rounds.store(static_cast<uint8_t>(left - 1), std::memory_order_relaxed);
+  }
   FlushAsync(inode, [](const Status&) {});  // The fsync will meet an error, too.
 }
 

@@ -68,11 +68,8 @@ TEST_F(SpaceTest, AClaimIsAsLongAsAnyFreeRunOfItsGroup) {
   std::mt19937 random(1);
   std::vector<BlockRun> runs = ClaimAll(40);
   // From here on used_ says of every block whether it is taken.
-  for (BlockNumber block = 0; block < used_.size(); ++block) {
-    if (!used_[block]) used_[block] = true;
-  }
+  used_.assign(used_.size(), true);
   std::shuffle(runs.begin(), runs.end(), random);
-  std::vector<BlockRun> claimed;
   for (int step = 0; step < 4000; ++step) {
     if (random() % 3 != 0 && !runs.empty()) {
       space_.Unclaim(runs.back());

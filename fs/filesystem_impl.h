@@ -125,10 +125,6 @@ class FileSystemImpl final : public FileSystem {
   Status Run(const OperationRunner::Needs& needs, const OperationRunner::Body& body);
   void MakeRoom();
   // For who found no space: OK when it is worth another look.
-  struct RoomSearch {
-    int attempts = 0;
-    uint64_t freed_blocks = 0;  // Ever, when it was looked last.
-  };
   Status SearchRoom(RoomSearch& search);
   // Passes on what the parts have to say, but not after a shutdown, which all of them notice.
   MountOptions WithQuietEnd(MountOptions options);

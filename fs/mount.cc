@@ -171,7 +171,8 @@ void FileSystemImpl::MakeParts() {
     discards_.Add(freed);
   };
   log_ = std::make_unique<Log>(device_, superblock_, cache_, pages_, log_options);
-  runner_ = std::make_unique<OperationRunner>(reader_, space_, *log_, [this] { MakeRoom(); });
+  runner_ = std::make_unique<OperationRunner>(
+      reader_, space_, *log_, [this](RoomSearch& search) { return SearchRoom(search); });
   Writeback::Options writeback_options;
   writeback_options.age_max_ns = options_.commit_interval_ns * 2 / 5;
   writeback_options.dirty_background_pages = frames / 8;

@@ -127,19 +127,20 @@ Status OperationRunner::RunOnce(const Needs& needs, const Body& body) {
 }
 
 Status OperationRunner::Run(const Needs& needs, const Body& body) {
-  for (int attempt = 0;; ++attempt) {
+  constexpr int kCommitsMax = 2;
+  int commits = 0;
+  for (RoomSearch search;;) {
     const Status status = RunOnce(needs, body);
     const int error = ErrnoOf(status);
-    if ((error != EAGAIN && error != ENOSPC) || attempt == 2) {
-      if (error == EAGAIN) return ErrnoError(ENOSPC, "no space left");
+    if (error == EAGAIN) {
+      // Blocks freed lately become free for use with the checkpoint that frees them.
+      if (++commits > kCommitsMax) return ErrnoError(ENOSPC, "no space left");
+      PBFS_RETURN_IF_ERROR(log_.ForceAll());
+    } else if (error == ENOSPC && needs.retry) {
+      PBFS_RETURN_IF_ERROR(search_room_(search));
+    } else {
       return status;
     }
-    if (error == ENOSPC) {
-      if (!needs.retry || attempt > 0) return status;
-      make_room_();
-    }
-    // Blocks freed lately become free for use with the checkpoint that frees them.
-    PBFS_RETURN_IF_ERROR(log_.ForceAll());
   }
 }
 

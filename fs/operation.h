@@ -67,20 +67,28 @@ void SetTimes(DiskInode& disk, Time now, bool modified);
 // For a write that happened some time ago: the inode may have been changed since.
 void SetWriteTime(DiskInode& disk, Time written);
 
+// How somebody who found no space has looked for more so far.
+struct RoomSearch {
+  int attempts = 0;
+  uint64_t freed_blocks = 0;  // Ever, when it was looked last.
+};
+
 // Runs operations: reserves space, begins the transaction, retries when only a log commit stands
 // between it and free blocks.
 class OperationRunner {
  public:
-  // All borrowed. `make_room` writes back what is reserved too generously and finishes orphans;
-  // called without locks before an operation fails with ENOSPC.
-  OperationRunner(const MetaReader& reader, SpaceManager& space, Log& log,
-                  std::function<void()> make_room)
-      : reader_(reader), space_(space), log_(log), make_room_(std::move(make_room)) {}
+  // Writes back what is reserved too generously and finishes orphans; called without locks before
+  // an operation fails with ENOSPC. OK when it is worth another look.
+  using SearchRoom = std::function<Status(RoomSearch& search)>;
+
+  // All borrowed.
+  OperationRunner(const MetaReader& reader, SpaceManager& space, Log& log, SearchRoom search_room)
+      : reader_(reader), space_(space), log_(log), search_room_(std::move(search_room)) {}
 
   struct Needs {
     uint32_t space_blocks = 32;  // New metadata blocks at worst.
     bool privileged = false;     // May use the reserve of a full filesystem: it frees something.
-    bool retry = true;           // May call make_room.
+    bool retry = true;           // May search for room.
   };
   using Body = std::function<Status(Operation& operation)>;
   Status Run(const Needs& needs, const Body& body);
@@ -91,7 +99,7 @@ class OperationRunner {
   const MetaReader& reader_;
   SpaceManager& space_;
   Log& log_;
-  const std::function<void()> make_room_;
+  const SearchRoom search_room_;
 };
 
 }  // namespace pbfs

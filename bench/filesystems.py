@@ -229,7 +229,9 @@ def chosen_filesystems(names, pbfs_options=''):
     """Those that a list with commas names."""
     known = [Pbfs(pbfs_options), Pbfs(pbfs_options, 'dev'), Pbfs(pbfs_options, 'uring'), Null(),
              Null('dev'), Null('uring'), Xfs(), Ext4(), Fuse2fs(), Ntfs3g()]
-    by_name = {filesystem.name: filesystem for filesystem in known}
+    splicing = Pbfs('splice=always', 'dev')
+    splicing.name = 'pbfs-splice'
+    by_name = {filesystem.name: filesystem for filesystem in known + [splicing]}
     chosen = []
     for name in names.split(','):
         if name not in by_name:

@@ -89,7 +89,7 @@ Status FileSystemImpl::CopyPiece(const FileRange& from, const FilePosition& to,
   std::vector<std::byte> bytes(length);
   Event read;
   Status status;
-  Read(from.ino, from.offset_bytes, length, /*leaves_atime=*/false,
+  Read(from.ino, from.offset_bytes, length, /*leaves_atime=*/false, nullptr,
        [&](const Status& result, const LogicalBuffer& found, PageHold) {
          status = result;
          bytes.resize(found.size_bytes());

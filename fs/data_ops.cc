@@ -24,8 +24,8 @@ Status FileSystemImpl::CheckRegular(Inode& inode) {
 
 // ---- Read ---------------------------------------------------------------------------------------
 
-// A read in progress: pages from the cache, zeroes for holes, frames that the device fills. Freed
-// by its last completion.
+// A read in progress: pages from the cache, zeroes for holes, frames that the device fills; or a
+// pipe that it fills. Freed by its last completion.
 struct FileSystemImpl::ReadOperation {
   FileSystemImpl& filesystem;
   ReadDone done;  // Goes last: what it holds keeps the filesystem in place.
@@ -94,7 +94,7 @@ Status FileSystemImpl::DataReadError(InodeNumber ino, BlockNumber block, int err
 }
 
 void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes,
-                          bool leaves_atime, ReadDone done) {
+                          bool leaves_atime, ReadPipe* pipe, ReadDone done) {
   StatusOr<InodeRef> inode = GetInode(ino);
   Status status = inode.status();
   if (status.ok()) status = CheckRegular(**inode);
@@ -125,7 +125,7 @@ void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_
   reads_in_flight_.fetch_add(1, std::memory_order_relaxed);
   auto* operation = new ReadOperation{
       *this, std::move(done), std::move(*inode), offset_bytes, length_bytes, {}, {}};
-  status = PrepareRead(*operation);
+  status = PrepareRead(*operation, pipe);
   if (!status.ok()) {
     operation->Finish(status);
     return;
@@ -148,9 +148,31 @@ void FileSystemImpl::Read(InodeNumber ino, uint64_t offset_bytes, size_t length_
   reads_in_flight_.fetch_sub(1, std::memory_order_release);
 }
 
+// Has the device fill the pipe if everything lies in one place there and nowhere else. Pages of the
+// kernel's are as long as ours.
+bool FileSystemImpl::PrepareReadIntoPipe(ReadOperation& operation, const Extent& extent,
+                                         ReadPipe& pipe) {
+  const size_t count = operation.pages.size();
+  if (operation.offset_bytes % kPageBytes != 0 || operation.length_bytes != count * kPageBytes ||
+      extent.is_hole() || extent.unwritten || extent.length != count ||
+      !device_.geometry().reads_into_pipes) {
+    return false;
+  }
+  const int write_end = pipe.Open(operation.length_bytes);
+  if (write_end < 0) return false;
+  auto request = std::make_unique<IoRequest>();
+  request->op = IoOp::kRead;
+  request->offset_bytes = extent.block * kBlockBytes;
+  request->length_bytes = operation.length_bytes;
+  request->pipe = write_end;
+  request->PushCompletion(&ReadOperation::Completed, &operation);
+  operation.requests.push_back(std::move(request));
+  return true;
+}
+
 // Fills operation.pages from the cache, with zero pages and with new frames that requests will
-// fill.
-Status FileSystemImpl::PrepareRead(ReadOperation& operation) {
+// fill. Or fills `pipe` (may be nullptr).
+Status FileSystemImpl::PrepareRead(ReadOperation& operation, ReadPipe* pipe) {
   Inode& inode = *operation.inode;
   const uint64_t first = operation.offset_bytes / kPageBytes;
   const uint64_t last = (operation.offset_bytes + operation.length_bytes - 1) / kPageBytes;
@@ -179,6 +201,10 @@ Status FileSystemImpl::PrepareRead(ReadOperation& operation) {
     while (at < end) {
       Extent extent;
       PBFS_ASSIGN_OR_RETURN(extent, map.Lookup(first + at, static_cast<uint32_t>(end - at)));
+      if (pipe != nullptr && misses == pages.size() && at == 0 &&
+          PrepareReadIntoPipe(operation, extent, *pipe)) {
+        return OkStatus();
+      }
       if (extent.is_hole() || extent.unwritten) {
         for (uint32_t i = 0; i < extent.length; ++i) {
           PageCache::Pin(*zero_page_);

@@ -131,6 +131,16 @@ struct WriteFlags {
   bool kill_setgid = false;
 };
 
+// Where a read's bytes may go without being copied, for whoever passes them on as pages
+// (splice(2)).
+class ReadPipe {
+ public:
+  virtual ~ReadPipe() = default;
+  // The write end of a pipe with room for so many bytes, -1: not now. Called at most once; the read
+  // then has that length, or fails.
+  virtual int Open(size_t length_bytes) = 0;
+};
+
 // Pages whose bytes a read answers; unpins them when destroyed. Move-only.
 class PageHold {
  public:
@@ -272,9 +282,11 @@ class FileSystem {
   // `data` has the bytes up to end of file (shorter there); `hold` keeps them.
   using ReadDone =
       std::function<void(const Status& status, const LogicalBuffer& data, PageHold hold)>;
-  // `leaves_atime`: the caller asked for that (O_NOATIME).
+  // `leaves_atime`: the caller asked for that (O_NOATIME). `pipe`: where the bytes may go instead,
+  // if they all have to be read from one place of the device and are whole pages; then `data` is
+  // empty. Borrowed until `done` is called; may be nullptr.
   virtual void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, bool leaves_atime,
-                    ReadDone done) = 0;
+                    ReadPipe* pipe, ReadDone done) = 0;
   // All of the payload or an error. The reply may be delayed to throttle the writer.
   using Done = std::function<void(const Status& status)>;
   virtual void Write(InodeNumber ino, uint64_t offset_bytes, const WritePayload& payload,

@@ -75,7 +75,7 @@ class FileSystemImpl final : public FileSystem {
   Status RemoveXattr(InodeNumber ino, std::string_view name) override;
 
   void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, bool leaves_atime,
-            ReadDone done) override;
+            ReadPipe* pipe, ReadDone done) override;
   void Write(InodeNumber ino, uint64_t offset_bytes, const WritePayload& payload,
              const WriteFlags& flags, Done done) override;
   void Fsync(InodeNumber ino, bool datasync, Done done) override;
@@ -177,7 +177,8 @@ class FileSystemImpl final : public FileSystem {
 
   // Data (data_ops.cc, size_ops.cc).
   static Status CheckRegular(Inode& inode);  // EISDIR, EINVAL.
-  Status PrepareRead(ReadOperation& operation);
+  Status PrepareRead(ReadOperation& operation, ReadPipe* pipe);
+  bool PrepareReadIntoPipe(ReadOperation& operation, const Extent& extent, ReadPipe& pipe);
   // What a failed read answers; says it in the log, too.
   Status DataReadError(InodeNumber ino, BlockNumber block, int error) const;
   Status WriteLocked(const InodeRef& inode, uint64_t offset_bytes, const WritePayload& payload,

@@ -20,6 +20,7 @@ struct Geometry {
   bool volatile_cache = true;
   bool read_only = false;
   bool can_discard = false;
+  bool reads_into_pipes = false;
   // What messages call it: the path for files and devices.
   std::string name;
 };

@@ -125,6 +125,8 @@ StatusOr<DeviceFile> Finish(DeviceFile file, const UringDeviceOptions& options) 
   if (!file.direct) GoBuffered(file, options.force_buffered);
   PBFS_RETURN_IF_ERROR(ReadGeometry(file, options));
   if (file.direct && !DirectReadWorks(file)) GoBuffered(file, false);
+  // Without direct I/O they would be the host's own pages, and change with them.
+  file.geometry.reads_into_pipes = file.direct;
   return file;
 }
 

@@ -21,9 +21,8 @@ FaultDevice::~FaultDevice() { Release(); }
 bool FaultDevice::Matches(const Rule& rule, const IoRequest& request) {
   if (rule.op && *rule.op != request.op) return false;
   if (request.op != IoOp::kFlush) {
-    const uint64_t length_bytes = request.length_bytes + request.buffer.size_bytes();
     if (request.offset_bytes >= rule.end_bytes ||
-        request.offset_bytes + length_bytes <= rule.begin_bytes) {
+        request.offset_bytes + request.size_bytes() <= rule.begin_bytes) {
       return false;
     }
   }
@@ -43,8 +42,7 @@ FaultDevice::Verdict FaultDevice::JudgeLocked(const IoRequest& request) {
     const bool hit =
         active.rule.from_then_on ? active.seen >= active.rule.nth : active.seen == active.rule.nth;
     if (hit && active.rule.bad_block && !active.rule.from_then_on) {
-      const uint64_t end_bytes =
-          request.offset_bytes + request.length_bytes + request.buffer.size_bytes();
+      const uint64_t end_bytes = request.offset_bytes + request.size_bytes();
       active.rule.begin_bytes = (end_bytes - 1) / kBadBlockBytes * kBadBlockBytes;
       active.rule.end_bytes = active.rule.begin_bytes + kBadBlockBytes;
       active.rule.from_then_on = true;

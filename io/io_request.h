@@ -34,9 +34,17 @@ class IoRequest {
   // Write only: the data is on stable media when the request completes (FUA).
   bool fua = false;
   uint64_t offset_bytes = 0;
-  // Discard and write-zeroes only; reads and writes take buffer.size_bytes().
+  // Of discard, write-zeroes, and a read into a pipe; the others take buffer.size_bytes().
   uint64_t length_bytes = 0;
   LogicalBuffer buffer;
+  // Read only, of a device whose Geometry::reads_into_pipes: the write end of a pipe that takes the
+  // bytes, as pages of the kernel, instead of the buffer. It has room for them. After an error some
+  // may be in it.
+  int pipe = -1;
+
+  bool has_buffer() const { return (op == IoOp::kRead && pipe < 0) || op == IoOp::kWrite; }
+  // How much of the device it is about.
+  uint64_t size_bytes() const { return has_buffer() ? buffer.size_bytes() : length_bytes; }
 
   // For the one layer that watches over late requests (WatchedDevice), while it has the request.
   struct Watch {

@@ -13,6 +13,7 @@
 #include "base/random.h"
 #include "io/buffer_cursor.h"
 #include "io/completion_scope.h"
+#include "io/pipe.h"
 
 namespace pbfs {
 namespace {
@@ -73,7 +74,7 @@ ImagePointer AfterPowerCut(const Block& block, Random& random, unsigned keep_per
 
 // Invariants: unflushed_blocks holds the numbers of exactly the blocks with unflushed images.
 struct MemoryDevice::State {
-  void Read(const IoRequest& request) ABSL_LOCKS_EXCLUDED(mutex);
+  void Read(uint64_t offset_bytes, const LogicalBuffer& buffer) ABSL_LOCKS_EXCLUDED(mutex);
   void Write(const IoRequest& request) ABSL_LOCKS_EXCLUDED(mutex);
   void Zero(uint64_t offset_bytes, uint64_t length_bytes) ABSL_LOCKS_EXCLUDED(mutex);
   void Flush() ABSL_LOCKS_EXCLUDED(mutex);
@@ -90,11 +91,10 @@ struct MemoryDevice::State {
   uint64_t flush_count ABSL_GUARDED_BY(mutex) = 0;
 };
 
-void MemoryDevice::State::Read(const IoRequest& request) {
+void MemoryDevice::State::Read(uint64_t offset_bytes, const LogicalBuffer& buffer) {
   MutexLock lock(mutex);
-  BufferCursor cursor(request.buffer);
-  uint64_t offset_bytes = request.offset_bytes;
-  const uint64_t end_bytes = offset_bytes + request.buffer.size_bytes();
+  BufferCursor cursor(buffer);
+  const uint64_t end_bytes = offset_bytes + buffer.size_bytes();
   while (offset_bytes < end_bytes) {
     const uint64_t within_bytes = offset_bytes % kBlockBytes;
     const uint64_t length_bytes = std::min(end_bytes - offset_bytes, kBlockBytes - within_bytes);
@@ -202,6 +202,7 @@ MemoryDevice::MemoryDevice(uint64_t size_bytes) : state_(std::make_unique<State>
   PBFS_CHECK(size_bytes % kSectorBytes == 0);
   geometry_.size_bytes = size_bytes;
   geometry_.can_discard = true;
+  geometry_.reads_into_pipes = true;
   geometry_.name = "memory";
 }
 
@@ -212,19 +213,19 @@ void MemoryDevice::Submit(IoRequest& request) {
     state_->Flush();
     return CompleteInline(request, 0);
   }
-  const bool has_buffer = request.op == IoOp::kRead || request.op == IoOp::kWrite;
-  const uint64_t length_bytes = has_buffer ? request.buffer.size_bytes() : request.length_bytes;
+  const uint64_t length_bytes = request.size_bytes();
   // What a real device would refuse.
   PBFS_CHECK(request.offset_bytes % geometry_.logical_block_bytes == 0);
   PBFS_CHECK(length_bytes % geometry_.logical_block_bytes == 0);
-  PBFS_CHECK(!has_buffer || request.buffer.IsAligned(geometry_.dma_alignment_bytes));
+  PBFS_CHECK(!request.has_buffer() || request.buffer.IsAligned(geometry_.dma_alignment_bytes));
   if (length_bytes > geometry_.size_bytes ||
       request.offset_bytes > geometry_.size_bytes - length_bytes) {
     return CompleteInline(request, EIO);
   }
   switch (request.op) {
     case IoOp::kRead:
-      state_->Read(request);
+      if (request.pipe >= 0) return CompleteInline(request, ReadIntoPipe(request));
+      state_->Read(request.offset_bytes, request.buffer);
       break;
     case IoOp::kWrite:
       state_->Write(request);
@@ -237,6 +238,14 @@ void MemoryDevice::Submit(IoRequest& request) {
       break;
   }
   CompleteInline(request, 0);
+}
+
+int MemoryDevice::ReadIntoPipe(const IoRequest& request) {
+  std::vector<std::byte> data(request.length_bytes);
+  LogicalBuffer buffer;
+  buffer.Append(data.data(), data.size());
+  state_->Read(request.offset_bytes, buffer);
+  return WriteToPipe(request.pipe, data.data(), data.size());
 }
 
 void MemoryDevice::PowerCut(uint64_t seed, unsigned keep_permille) {

@@ -39,6 +39,8 @@ class MemoryDevice : public BlockDevice {
 
  private:
   struct State;
+  int ReadIntoPipe(const IoRequest& request);
+
   Geometry geometry_;
   std::unique_ptr<State> state_;
 };

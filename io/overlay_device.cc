@@ -38,11 +38,12 @@ uint8_t SectorMask(uint64_t within_bytes, uint64_t length_bytes) {
 OverlayDevice::OverlayDevice(BlockDevice& below) : below_(below), geometry_(below.geometry()) {
   geometry_.read_only = false;
   geometry_.volatile_cache = false;
+  geometry_.reads_into_pipes = false;
 }
 
 void OverlayDevice::Submit(IoRequest& request) {
-  const bool has_buffer = request.op == IoOp::kRead || request.op == IoOp::kWrite;
-  const uint64_t length_bytes = has_buffer ? request.buffer.size_bytes() : request.length_bytes;
+  const uint64_t length_bytes = request.size_bytes();
+  PBFS_CHECK(request.pipe < 0);
   if (request.op != IoOp::kFlush) {
     PBFS_CHECK(request.offset_bytes % kSectorBytes == 0);
     PBFS_CHECK(length_bytes % kSectorBytes == 0);

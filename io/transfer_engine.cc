@@ -62,6 +62,7 @@ struct TransferEngine::Piece : BlockingPool::Job {
   Transfer* transfer = nullptr;
   IoOp op = IoOp::kRead;
   bool fua = false;
+  int pipe = -1;
   // Write-zeroes done by writing zeros, as the host has no call for it.
   bool zeros_by_hand = false;
   int retries = 0;
@@ -75,6 +76,8 @@ struct TransferEngine::Piece : BlockingPool::Job {
   std::vector<iovec> own_segments;
   Piece* next = nullptr;
 
+  // Only pieces into pipes and with buffers are that short.
+  unsigned left_bytes() const { return static_cast<unsigned>(length_bytes - done_bytes); }
   // Steps over the first `bytes` of what is left.
   void Advance(uint64_t bytes);
 };
@@ -143,8 +146,7 @@ TransferEngine::~TransferEngine() {
 void TransferEngine::Submit(std::span<IoRequest* const> requests) {
   for (IoRequest* request : requests) {
     const int error = Validate(*request);
-    const bool empty =
-        request->op != IoOp::kFlush && request->buffer.empty() && request->length_bytes == 0;
+    const bool empty = request->op != IoOp::kFlush && request->size_bytes() == 0;
     if (error != 0 || empty) {
       CompleteInline(*request, error);
       continue;
@@ -160,10 +162,11 @@ void TransferEngine::Submit(std::span<IoRequest* const> requests) {
 int TransferEngine::Validate(const IoRequest& request) const {
   if (request.op == IoOp::kFlush) return 0;
   const Geometry& geometry = file_.geometry;
-  const bool has_buffer = request.op == IoOp::kRead || request.op == IoOp::kWrite;
-  const uint64_t length_bytes = has_buffer ? request.buffer.size_bytes() : request.length_bytes;
+  const bool has_buffer = request.has_buffer();
+  const uint64_t length_bytes = request.size_bytes();
   PBFS_CHECK(request.offset_bytes % kSectorBytes == 0);
   PBFS_CHECK(length_bytes % kSectorBytes == 0);
+  PBFS_CHECK(request.pipe < 0 || request.op == IoOp::kRead);
   PBFS_CHECK(!has_buffer || request.buffer.IsAligned(kSectorBytes));
   PBFS_CHECK(!has_buffer || request.buffer.IsAligned(geometry.dma_alignment_bytes));
   if (request.op != IoOp::kRead && geometry.read_only) return EROFS;
@@ -200,8 +203,8 @@ TransferEngine::PieceList TransferEngine::CutLocked(IoRequest& request) {
   transfer.error = 0;
   transfer.pieces_left = 0;
 
-  const bool has_buffer = request.op == IoOp::kRead || request.op == IoOp::kWrite;
-  const uint64_t length_bytes = has_buffer ? request.buffer.size_bytes() : request.length_bytes;
+  const bool has_buffer = request.has_buffer();
+  const uint64_t length_bytes = request.size_bytes();
   BufferCursor cursor(request.buffer);
   PieceList pieces;
   uint64_t done_bytes = 0;
@@ -228,6 +231,7 @@ TransferEngine::PieceList TransferEngine::CutLocked(IoRequest& request) {
     piece.transfer = &transfer;
     piece.op = request.op;
     piece.fua = request.fua;
+    piece.pipe = request.pipe;
     piece.offset_bytes = request.offset_bytes + done_bytes;
     piece.length_bytes = piece_bytes;
     ++transfer.pieces_left;
@@ -255,7 +259,9 @@ TransferEngine::Piece& TransferEngine::NewPieceLocked() {
 }
 
 bool TransferEngine::RunsOnPool(const Piece& piece) const {
-  return ring_ == nullptr || (piece.op == IoOp::kDiscard && file_.is_block_device);
+  // Into a pipe: io_uring, too, would leave it to a thread that waits, and then wake ours.
+  return ring_ == nullptr || piece.pipe >= 0 ||
+         (piece.op == IoOp::kDiscard && file_.is_block_device);
 }
 
 // Starts the next step of a piece: the first, a retry, or the rest after a short transfer.
@@ -331,6 +337,11 @@ int TransferEngine::StartBlocking(Piece& piece) {
   ssize_t result = 0;
   switch (piece.op) {
     case IoOp::kRead:
+      if (piece.pipe >= 0) {
+        off_t from = offset_bytes;
+        result = splice(file_.fd, &from, piece.pipe, nullptr, piece.left_bytes(), 0);
+        break;
+      }
       result = preadv2(file_.fd, piece.segments.data(), segment_count, offset_bytes, 0);
       break;
     case IoOp::kWrite:
@@ -388,7 +399,9 @@ void TransferEngine::RunBlocking(BlockingPool::Job& job) {
 void TransferEngine::StepEnded(Piece& piece, int result) {
   if (result < 0) {
     const int error = -result;
-    if (IsRetryable(error) && ++piece.retries <= kRetriesMax) return Start(piece);
+    // Into a pipe: the kernel had no page at all just now.
+    const bool again = IsRetryable(error) || (piece.pipe >= 0 && error == ENOMEM);
+    if (again && ++piece.retries <= kRetriesMax) return Start(piece);
     if (piece.op == IoOp::kWriteZeroes && !piece.zeros_by_hand && HasNoSuchCall(error)) {
       piece.zeros_by_hand = true;
       return Start(piece);
@@ -409,7 +422,7 @@ void TransferEngine::StepEnded(Piece& piece, int result) {
   piece.done_bytes += step_bytes;
   PBFS_CHECK(piece.done_bytes <= piece.length_bytes);
   if (piece.done_bytes == piece.length_bytes) return PieceEnded(piece, 0);
-  if (!piece.zeros_by_hand) piece.Advance(step_bytes);
+  if (!piece.zeros_by_hand && piece.pipe < 0) piece.Advance(step_bytes);
   Start(piece);
 }
 

@@ -29,10 +29,6 @@ const char* NameOf(IoOp op) {
   return "request";
 }
 
-uint64_t SizeOf(const IoRequest& request) {
-  return request.length_bytes + request.buffer.size_bytes();
-}
-
 }  // namespace
 
 WatchedDevice::WatchedDevice(BlockDevice& below, Options options)
@@ -63,7 +59,7 @@ void WatchedDevice::Link(IoRequest& request) {
   IoRequest::Watch& watch = request.watch;
   watch = {.started_ns = NowNs()};
   requests_in_flight_.fetch_add(1, std::memory_order_relaxed);
-  bytes_in_flight_.fetch_add(SizeOf(request), std::memory_order_relaxed);
+  bytes_in_flight_.fetch_add(request.size_bytes(), std::memory_order_relaxed);
   Shard& shard = ShardOf(request);
   MutexLock lock(shard.mutex);
   watch.older = shard.newest;
@@ -99,7 +95,7 @@ void WatchedDevice::Completed(IoRequest& request, void* context, int error) {
   auto* self = static_cast<WatchedDevice*>(context);
   bool was_said = false;
   const int64_t taken_ns = self->Unlink(request, &was_said);
-  const uint64_t size_bytes = SizeOf(request);
+  const uint64_t size_bytes = request.size_bytes();
   Measured& measured = self->measured_[static_cast<size_t>(request.op)];
   measured.latency_ns.Add(static_cast<uint64_t>(taken_ns));
   measured.size_bytes.Add(size_bytes);
@@ -117,7 +113,7 @@ std::string WatchedDevice::Describe(const IoRequest& request, int64_t taken_ns) 
     absl::StrAppend(&text, "flush");
   } else {
     absl::StrAppend(&text, "block ", request.offset_bytes / kBlockBytes, ": ", NameOf(request.op),
-                    " of ", SizeOf(request), " bytes");
+                    " of ", request.size_bytes(), " bytes");
   }
   absl::StrAppend(&text, " has taken ", taken_ns / 1'000'000'000, " s");
   return text;

@@ -78,4 +78,11 @@ int DevTransport::Send(const iovec* segments, int count, Delivery) {
   }
 }
 
+int DevTransport::SendPipe(int read_end, size_t size_bytes) {
+  for (;;) {
+    if (splice(read_end, nullptr, fd_, nullptr, size_bytes, SPLICE_F_MOVE) >= 0) return 0;
+    if (errno != EINTR) return errno;
+  }
+}
+
 }  // namespace pbfs::fuse

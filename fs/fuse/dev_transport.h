@@ -17,6 +17,8 @@ class DevTransport : public Transport {
   StatusOr<std::unique_ptr<IoRing>> MakeRing() override;
   StatusOr<std::unique_ptr<Channel>> OpenChannel(IoRing& ring) override;
   int Send(const iovec* segments, int count, Delivery delivery) override;
+  int SendPipe(int read_end, size_t size_bytes) override;
+  bool takes_pipes() const override { return true; }
 
  private:
   const int fd_;

@@ -124,10 +124,16 @@ void HandleRead(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset
   const uint32_t flags = t_request->body<fuse_read_in>().flags;
   const bool direct = (flags & O_DIRECT) != 0 || session.direct_opens();
   if ((flags & O_DIRECT) == 0) session.kernel_view().NoteRead(nodeid);
+  std::shared_ptr<SplicedRead> spliced;
+  if (!direct) spliced = session.MakeSplicedRead(t_request->header().unique, size);
   session.fs().Read(session.InodeOf(nodeid), static_cast<uint64_t>(offset), size,
-                    (flags & O_NOATIME) != 0,
-                    [&session, request, direct, token = session.NewToken()](
+                    (flags & O_NOATIME) != 0, spliced.get(),
+                    [&session, request, direct, spliced, token = session.NewToken()](
                         const Status& status, const LogicalBuffer& data, PageHold hold) {
+                      if (spliced != nullptr && spliced->opened() && status.ok()) {
+                        session.SendSpliced(*spliced);
+                        return fuse_reply_none(request);
+                      }
                       if (!direct) return ReplyRead(request, status, data);
                       session.Answer(true, [request, token, status, data,
                                             pages = std::make_shared<PageHold>(std::move(hold))] {

@@ -21,6 +21,7 @@
 #include "fs/fuse/operation_statistics.h"
 #include "fs/fuse/protocol.h"
 #include "fs/fuse/reply_threads.h"
+#include "fs/fuse/spliced_read.h"
 #include "fs/fuse/transport.h"
 #include "fs/fuse/worker_pool.h"
 
@@ -40,6 +41,9 @@ struct SessionOptions {
   TransportKind transport = TransportKind::kAuto;
   // The kernel collects buffered writes.
   bool writeback_cache = true;
+  SplicePolicy splice = SplicePolicy::kAuto;
+  // Of what the kernel was told when it mounted (max_read).
+  size_t read_bytes_max = kWriteBytesMax;
   // Answer OPEN and OPENDIR instead of telling the kernel to leave them out.
   bool serve_open = false;
   // Access control lists are kept, and the kernel obeys them.
@@ -93,6 +97,9 @@ class Session : private WorkerPool::Processor {
   KernelView& kernel_view() { return kernel_view_; }
   // Answers a READ or WRITE. `direct`: it may be the program's asynchronous direct I/O.
   void Answer(bool direct, std::function<void()> send);
+  // Of a READ for the kernel's cache: the place for its answer, if it is to be spliced.
+  std::shared_ptr<SplicedRead> MakeSplicedRead(uint64_t unique, size_t size_bytes);
+  void SendSpliced(SplicedRead& answer);
   // The kernel was told to leave its cache out, for whoever opens some file.
   void NoteDirectOpen() { direct_opens_ = true; }
   bool direct_opens() const { return direct_opens_.load(std::memory_order_relaxed); }
@@ -186,6 +193,8 @@ class Session : private WorkerPool::Processor {
   FileSystem* fs_ = nullptr;
   InodeNumber root_ = 0;
   InFlight in_flight_;
+  ReadPipes read_pipes_{options_.read_bytes_max};
+  std::atomic<uint64_t> spliced_reads_{0};
   KernelView kernel_view_;
   OperationStatistics operations_;
   std::unique_ptr<CollectLimit> collect_limit_;

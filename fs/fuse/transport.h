@@ -5,6 +5,7 @@
 
 #include <sys/uio.h>
 
+#include <cerrno>
 #include <memory>
 
 #include "base/status.h"
@@ -57,6 +58,11 @@ class Transport {
   // Sends one reply or notification: a fuse_out_header, then its body. 0 or a positive errno
   // (ENOENT: the request was aborted). From any thread.
   virtual int Send(const iovec* segments, int count, Delivery delivery) = 0;
+  // Sends a reply that lies in a pipe, `size_bytes` long, by moving its pages: those of a READ for
+  // the kernel's cache become part of it. 0 or a positive errno; then the pipe may not be empty.
+  // Only of a transport that takes pipes.
+  virtual int SendPipe(int /*read_end*/, size_t /*size_bytes*/) { return EOPNOTSUPP; }
+  virtual bool takes_pipes() const { return false; }
   // Whether it knows kAside. If not, such answers are for ReplyThreads to send.
   virtual bool delivers_aside() const { return false; }
 };

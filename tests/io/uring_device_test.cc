@@ -11,6 +11,7 @@
 
 #include "base/event.h"
 #include "io/io_ring.h"
+#include "io/pipe.h"
 #include "tests/io/test_util.h"
 
 namespace pbfs {
@@ -20,6 +21,19 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr uint64_t kSize = 24 << 20;
+
+// What a descriptor has, `size_bytes` at most.
+std::string ReadAll(int fd, size_t size_bytes) {
+  std::string bytes(size_bytes, '\0');
+  size_t done = 0;
+  while (done < size_bytes) {
+    const ssize_t count = read(fd, bytes.data() + done, size_bytes - done);
+    if (count <= 0) break;
+    done += static_cast<size_t>(count);
+  }
+  bytes.resize(done);
+  return bytes;
+}
 
 // Each way a transfer can take.
 enum class Path { kSharedRing, kOwnRing, kThreadPool, kBuffered };
@@ -82,6 +96,46 @@ TEST_P(UringDeviceTest, ReadsBackWhatItWrote) {
   EXPECT_TRUE(in == out);
   ASSERT_EQ(ReadSync(*device_, 0, in.data(), 8192), 0);
   EXPECT_TRUE(AllBytesAre(in.data(), 8192, 0));
+}
+
+TEST_P(UringDeviceTest, ReadsIntoAPipe) {
+  // Without direct I/O the pages would be those of the file.
+  ASSERT_EQ(device_->geometry().reads_into_pipes, GetParam() != Path::kBuffered);
+  if (!device_->geometry().reads_into_pipes) return;
+  constexpr size_t kLength = 255 * 4096;
+  AlignedMemory out(kLength);
+  out.FillPattern(7);
+  ASSERT_EQ(WriteSync(*device_, 1 << 20, out.data(), out.size()), 0);
+  const auto pipe = Pipe::Create(256);
+  ASSERT_TRUE(pipe.ok()) << pipe.status();
+  ASSERT_EQ(WriteToPipe((*pipe)->write_end(), "head", 4), 0);
+  IoRequest read;
+  read.op = IoOp::kRead;
+  read.offset_bytes = 1 << 20;
+  read.length_bytes = kLength;
+  read.pipe = (*pipe)->write_end();
+  ASSERT_EQ(RunSync(*device_, read), 0);
+  // What the device has later does not show in pages that were read before.
+  AlignedMemory other(kLength);
+  ASSERT_EQ(WriteSync(*device_, 1 << 20, other.data(), other.size()), 0);
+  EXPECT_EQ(ReadAll((*pipe)->read_end(), 4 + kLength),
+            "head" + std::string(reinterpret_cast<const char*>(out.data()), kLength));
+
+  read.offset_bytes = kSize - kLength + 4096;
+  EXPECT_EQ(RunSync(*device_, read), EIO);
+}
+
+TEST_P(UringDeviceTest, ARequestIntoAPipeEndsWithTheFile) {
+  if (!device_->geometry().reads_into_pipes) return;
+  ASSERT_EQ(truncate(file_.path().c_str(), kSize / 2), 0);
+  const auto pipe = Pipe::Create(256);
+  ASSERT_TRUE(pipe.ok()) << pipe.status();
+  IoRequest read;
+  read.op = IoOp::kRead;
+  read.offset_bytes = kSize / 2 - 8192;
+  read.length_bytes = 16384;
+  read.pipe = (*pipe)->write_end();
+  EXPECT_EQ(RunSync(*device_, read), EIO);
 }
 
 TEST_P(UringDeviceTest, TheBytesAreInTheFile) {

@@ -266,7 +266,7 @@ class NullFileSystem : public FileSystem {
     return node->xattrs.erase(std::string(name)) > 0 ? OkStatus() : ErrnoError(ENODATA, "");
   }
 
-  void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, bool,
+  void Read(InodeNumber ino, uint64_t offset_bytes, size_t length_bytes, bool, ReadPipe*,
             ReadDone done) override {
     LogicalBuffer data;
     PageHold hold(cache_);

@@ -52,7 +52,7 @@ class FsClient {
     Event done;
     Status result;
     std::string bytes;
-    fs_.Read(ino, offset, length, false,
+    fs_.Read(ino, offset, length, false, nullptr,
              [&](const Status& status, const LogicalBuffer& data, PageHold) {
                result = status;
                bytes.resize(data.size_bytes());

@@ -32,6 +32,7 @@ constexpr char kUsage[] =
     "      sync, dirsync        write changes at once; those of directories\n"
     "      type=fuse|fuseblk    how the kernel sees the mount\n"
     "      transport=auto|dev   how requests travel\n"
+    "      splice=auto|always|never   large reads without a copy\n"
     "      workers=N            threads that receive requests\n"
     "      log=FILE             also write messages there\n"
     "      allow_other          let other users in\n"

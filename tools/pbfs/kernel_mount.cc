@@ -36,7 +36,7 @@ StatusOr<int> MountAsRoot(const KernelMountRequest& request) {
   }
   std::string data =
       absl::StrCat("fd=", fd, ",rootmode=40000,user_id=", getuid(), ",group_id=", getgid(),
-                   ",default_permissions,max_read=", fuse::kWriteBytesMax);
+                   ",default_permissions,max_read=", request.read_bytes_max);
   if (request.allow_other) data += ",allow_other";
   if (request.fuseblk) data += absl::StrCat(",blksize=", kBlockBytes);
   const char* type = request.fuseblk ? "fuseblk.pbfs" : "fuse.pbfs";
@@ -103,7 +103,7 @@ StatusOr<int> MountAsUser(const KernelMountRequest& request) {
   fcntl(sockets[0], F_SETFD, 0);
   const std::string source = absl::StrReplaceAll(request.device, {{"\\", "\\\\"}, {",", "\\,"}});
   std::string options = absl::StrCat(
-      "fsname=", source, ",subtype=pbfs,default_permissions,max_read=", fuse::kWriteBytesMax);
+      "fsname=", source, ",subtype=pbfs,default_permissions,max_read=", request.read_bytes_max);
   if (request.allow_other) options += ",allow_other";
   if (!request.words.empty()) absl::StrAppend(&options, ",", absl::StrJoin(request.words, ","));
   std::string variable = absl::StrCat("_FUSE_COMMFD=", sockets[0]);

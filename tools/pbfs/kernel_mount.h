@@ -14,7 +14,8 @@ struct KernelMountRequest {
   // fuseblk: the kernel claims the block device, and umount(2) waits for the server.
   bool fuseblk = false;
   bool allow_other = false;
-  unsigned long flags = 0;  // MS_*.
+  size_t read_bytes_max = 0;  // Of one READ.
+  unsigned long flags = 0;    // MS_*.
   // The same flags as words, for fusermount3.
   std::vector<std::string> words;
 };

@@ -114,6 +114,20 @@ Status ParseTransport(const Word& word, PbfsOptions& options) {
   return OkStatus();
 }
 
+Status ParseSplice(const Word& word, PbfsOptions& options) {
+  using fuse::SplicePolicy;
+  if (word.value == "auto") {
+    options.session.splice = SplicePolicy::kAuto;
+  } else if (word.value == "always") {
+    options.session.splice = SplicePolicy::kAlways;
+  } else if (word.value == "never") {
+    options.session.splice = SplicePolicy::kNever;
+  } else {
+    return BadValue(word, "auto, always or never is wanted");
+  }
+  return OkStatus();
+}
+
 bool ParseKernelFlag(const Word& word, PbfsOptions& options) {
   for (const KernelFlag& known : kKernelFlags) {
     if (word.name != known.word) continue;
@@ -156,6 +170,7 @@ std::optional<Status> ParseValued(const Word& word, PbfsOptions& options) {
     return OkStatus();
   }
   if (word.name == "transport") return ParseTransport(word, options);
+  if (word.name == "splice") return ParseSplice(word, options);
   if (word.name == "log") {
     if (!word.value || word.value->empty()) return BadValue(word, "a file name is wanted");
     options.log_path = *word.value;

@@ -22,8 +22,9 @@
 namespace pbfs {
 namespace {
 
-// Two READs of the greatest size in flight while a third is consumed.
-constexpr int kReadAheadKib = 4096;
+// READs of the greatest length under way while others are consumed. (A window that is no multiple
+// of that length would end with a short one each time.)
+constexpr size_t kReadsAhead = 4;
 
 bool WriteFile(const std::string& path, const std::string& text) {
   const int fd = open(path.c_str(), O_WRONLY | O_CLOEXEC);
@@ -70,10 +71,10 @@ int64_t LazyTimesDelayNs() {
   return seconds * 1'000'000'000;
 }
 
-void TuneBackingDevice(dev_t mount_device, bool fuseblk) {
+void TuneBackingDevice(dev_t mount_device, bool fuseblk, size_t read_bytes_max) {
   if (geteuid() != 0) return;
   const std::string directory = BackingDevice(mount_device, fuseblk);
-  WriteFile(directory + "read_ahead_kb", absl::StrCat(kReadAheadKib));
+  WriteFile(directory + "read_ahead_kb", absl::StrCat(kReadsAhead * read_bytes_max / 1024));
   WriteFile(directory + "max_ratio", "100");
   WriteFile(directory + "strict_limit", "0");
 }

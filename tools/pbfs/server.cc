@@ -209,12 +209,18 @@ Status Server::MountKernelAs(bool fuseblk) {
   // A fuseblk mount claims the device itself.
   if (fuseblk) lock_.Disclaim();
   if (!fuseblk && lock_.is_block_device()) PBFS_RETURN_IF_ERROR(lock_.Claim());
-  PBFS_ASSIGN_OR_RETURN(const int fd, MountKernelSide({.device = device_path_,
-                                                       .mountpoint = mountpoint_,
-                                                       .fuseblk = fuseblk,
-                                                       .allow_other = options_.allow_other,
-                                                       .flags = options_.kernel_flags,
-                                                       .words = options_.kernel_words}));
+  const bool splices = options_.session.splice == fuse::SplicePolicy::kAlways;
+  if (const size_t most = splices ? fuse::SplicedBytesMax() : 0; most != 0) {
+    options_.session.read_bytes_max = most;
+  }
+  PBFS_ASSIGN_OR_RETURN(const int fd,
+                        MountKernelSide({.device = device_path_,
+                                         .mountpoint = mountpoint_,
+                                         .fuseblk = fuseblk,
+                                         .allow_other = options_.allow_other,
+                                         .read_bytes_max = options_.session.read_bytes_max,
+                                         .flags = options_.kernel_flags,
+                                         .words = options_.kernel_words}));
   options_.session.workers.loops = LoopCount();
   options_.session.limit_collected = [this](uint64_t limit_bytes) {
     LimitBackingDevice(mount_device_, fuseblk_, limit_bytes);
@@ -288,7 +294,7 @@ Status Server::FollowMount(bool again) {
 
 Status Server::Serve() {
   PBFS_RETURN_IF_ERROR(session_->Start(*fs_));
-  TuneBackingDevice(mount_device_, fuseblk_);
+  TuneBackingDevice(mount_device_, fuseblk_, options_.session.read_bytes_max);
   session_->NoteSpaceTaken();
   session_->NoteMountpoint(mountpoint_);
   for (const std::string& line : said_when_mounted_) logger_.Write(line);

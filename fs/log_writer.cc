@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
+#include "base/probe.h"
 #include "fs/log.h"
 #include "fs/verify.h"
 #include "io/io_ring.h"
@@ -53,6 +54,7 @@ bool Log::RunCycle(bool seal) {
       return false;
     }
   }
+  PBFS_PROBE(log_seal, body.sequence, body.total_blocks, body.start);
   std::vector<Written> flushed;
   {
     MutexLock lock(mutex_);
@@ -298,6 +300,7 @@ void Log::FinishCycle(const SealedBody& body, bool sealed) {
       ready.push_back(std::move(waiter));
       return true;
     });
+    PBFS_PROBE(log_durable, durable, ready.size());
     space_changed_.SignalAll();
     if (WritebackWantedLocked()) metadata_wake_.Signal();
   }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/probe.h"
 #include "fs/rules.h"
 #include "io/completion_scope.h"
 
@@ -543,6 +544,8 @@ void Writeback::FinishRound(Round& round) {
 // Its pages, promise and slot.
 void Writeback::EndRound(Round& round) {
   Inode& inode = *round.inode;
+  PBFS_PROBE(round_end, inode.ino, round.pages.size(), round.extents.size(),
+             ErrnoOf(round.status.ok() ? round.failure : round.status));
   PromiseCounts used;
   for (size_t i = 0; i < round.committed; ++i) {
     used += inode.pages.ClearPromises(round.extents[i].file_block, round.extents[i].length);

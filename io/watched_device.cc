@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/probe.h"
 #include "io/blocking_pool.h"
 
 namespace pbfs {
@@ -58,6 +59,8 @@ WatchedDevice::Shard& WatchedDevice::ShardOf(const IoRequest& request) {
 void WatchedDevice::Link(IoRequest& request) {
   IoRequest::Watch& watch = request.watch;
   watch = {.started_ns = NowNs()};
+  PBFS_PROBE(io_submit, &request, static_cast<int>(request.op), request.offset_bytes,
+             request.size_bytes());
   requests_in_flight_.fetch_add(1, std::memory_order_relaxed);
   bytes_in_flight_.fetch_add(request.size_bytes(), std::memory_order_relaxed);
   Shard& shard = ShardOf(request);
@@ -104,6 +107,7 @@ void WatchedDevice::Completed(IoRequest& request, void* context, int error) {
   if (was_said && self->options_.log) {
     self->options_.log(absl::StrCat(self->Describe(request, taken_ns), ", and has ended now"));
   }
+  PBFS_PROBE(io_done, &request, static_cast<int>(request.op), taken_ns, error);
   request.Complete(error);
 }
 

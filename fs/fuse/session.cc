@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/probe.h"
 #include "fs/fuse/dev_transport.h"
 #include "fs/fuse/handlers.h"
 #include "fs/fuse/uring_transport.h"
@@ -198,6 +199,7 @@ void Session::Process(Request& request) {
   const uint64_t unique = request.header().unique;
   const uint32_t opcode = request.header().opcode;
   operations_.Began(unique, opcode);
+  PBFS_PROBE(operation_begin, unique, opcode, request.header().nodeid);
   Dispatch(request);
   // These are not answered.
   if (opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET) {
@@ -283,6 +285,7 @@ std::shared_ptr<SplicedRead> Session::MakeSplicedRead(uint64_t unique, size_t si
 
 void Session::SendSpliced(SplicedRead& answer) {
   const uint64_t begin = operations_.Find(answer.unique());
+  PBFS_PROBE(operation_end, answer.unique(), 0, answer.size_bytes());
   const int error = transport_->SendPipe(answer.read_end(), answer.size_bytes());
   if (error == 0) {
     answer.NoteEmpty();
@@ -348,6 +351,9 @@ int Session::SendReply(uint64_t unique, const void* body, size_t size_bytes) {
 int Session::Transmit(const iovec* segments, int count) {
   const uint64_t unique = static_cast<const fuse_out_header*>(segments[0].iov_base)->unique;
   const uint64_t begin = operations_.Find(unique);
+  PBFS_PROBE(operation_end, unique,
+             static_cast<const fuse_out_header*>(segments[0].iov_base)->error,
+             static_cast<const fuse_out_header*>(segments[0].iov_base)->len);
   const int error = transport_->Send(segments, count, t_delivery);
   operations_.Ended(begin);
   return error;

@@ -13,6 +13,7 @@
 #include "base/bulk_memory.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "cache/free_frames.h"
 #include "io/io_ring.h"
 
 namespace pbfs {
@@ -198,7 +199,8 @@ struct PageCache::Impl {
       : arena(frames * kPageBytes, kHugepageBytes),
         pages_memory(frames * sizeof(PageBuf), alignof(PageBuf)),
         pages(reinterpret_cast<PageBuf*>(pages_memory.data())),
-        ghost(frames) {
+        ghost(frames),
+        free(frames) {
     // Frames are first used in address order, so a hugepage holds no frame that stays unused for
     // long. Advice only: without it the arena works on small pages.
     (void)madvise(arena.data(), arena.size_bytes(), MADV_HUGEPAGE);
@@ -250,8 +252,8 @@ struct PageCache::Impl {
 
   // PageBufs [0, pages_made) exist; the frames beyond were never used.
   size_t pages_made = 0;
-  PageBuf* free_first = nullptr;  // Linked by queue_next; last freed, first used.
-  size_t free_count = 0;
+  FreeFrames free;            // Of those.
+  std::vector<size_t> taken;  // Keeps its capacity.
   PageList drop;
   PageList small;
   PageList main;
@@ -351,13 +353,17 @@ PageCache::Outcome PageCache::TakeLocked(std::span<PageBuf*> out, PageUse use) {
     if (outcome != Outcome::kTaken) return outcome;
   }
   bool reuse = true;
-  for (PageBuf*& page : out) {
-    // A frame that was never used costs its clearing by the kernel.
-    if (impl_->free_first == nullptr && reuse && impl_->drop.count() > kDropFramesKept) {
-      reuse = EvictOneLocked() == Outcome::kTaken;
-    }
-    page = PopFreeLocked();
-    page->counted_as_data = data;
+  // A frame that was never used costs its clearing by the kernel.
+  while (impl_->free.count() < out.size() && reuse && impl_->drop.count() > kDropFramesKept) {
+    reuse = EvictOneLocked() == Outcome::kTaken;
+  }
+  while (impl_->free.count() < out.size()) MakePageLocked();
+  impl_->taken.resize(out.size());
+  impl_->free.Take(impl_->taken);
+  for (size_t i = 0; i < out.size(); ++i) {
+    out[i] = &impl_->pages[impl_->taken[i]];
+    PrepareLocked(*out[i]);
+    out[i]->counted_as_data = data;
   }
   if (data) impl_->data_busy += out.size();
   return Outcome::kTaken;
@@ -392,29 +398,26 @@ PageCache::Outcome PageCache::EvictOneLocked() {
 }
 
 size_t PageCache::FreeCountLocked() const {
-  return impl_->free_count + (frames_total_ - impl_->pages_made);
+  return impl_->free.count() + (frames_total_ - impl_->pages_made);
 }
 
-PageBuf* PageCache::PopFreeLocked() {
-  PageBuf* page = impl_->free_first;
-  if (page != nullptr) {
-    PBFS_CHECK(page->queue == kFree);
-    impl_->free_first = page->queue_next;
-    --impl_->free_count;
-  } else {
-    PBFS_CHECK(impl_->pages_made < frames_total_);
-    page = &impl_->pages[impl_->pages_made];
-    new (page) PageBuf;
-    page->data = impl_->arena.data() + impl_->pages_made * kPageBytes;
-    ++impl_->pages_made;
-  }
-  page->queue_next = nullptr;
-  page->queue = kNone;
-  page->hits.store(0, std::memory_order_relaxed);
-  page->dirty = page->error = page->behind = page->reading = false;
-  page->promise = PagePromise::kNone;
-  page->pins.store(1, std::memory_order_relaxed);
-  return page;
+// One more that is free.
+void PageCache::MakePageLocked() {
+  PBFS_CHECK(impl_->pages_made < frames_total_);
+  PageBuf& page = *new (&impl_->pages[impl_->pages_made]) PageBuf;
+  page.data = impl_->arena.data() + impl_->pages_made * kPageBytes;
+  page.queue = kFree;
+  impl_->free.Put(impl_->pages_made++);
+}
+
+// One that was free and has an owner now.
+void PageCache::PrepareLocked(PageBuf& page) {
+  PBFS_CHECK(page.queue == kFree);
+  page.queue = kNone;
+  page.hits.store(0, std::memory_order_relaxed);
+  page.dirty = page.error = page.behind = page.reading = false;
+  page.promise = PagePromise::kNone;
+  page.pins.store(1, std::memory_order_relaxed);
 }
 
 void PageCache::PushFreeLocked(PageBuf& page) {
@@ -424,9 +427,8 @@ void PageCache::PushFreeLocked(PageBuf& page) {
   page.pins.store(0, std::memory_order_relaxed);
   page.queue = kFree;
   page.queue_prev = nullptr;
-  page.queue_next = impl_->free_first;
-  impl_->free_first = &page;
-  ++impl_->free_count;
+  page.queue_next = nullptr;
+  impl_->free.Put(static_cast<size_t>(&page - impl_->pages));
 }
 
 void PageCache::WakeLocked() {
@@ -530,12 +532,6 @@ void PageCache::SetPressureHandler(void (*handler)(void*), void* context) {
 
 void PageCache::CheckInvariants() const {
   MutexLock lock(mutex_);
-  size_t free_count = 0;
-  for (PageBuf* page = impl_->free_first; page != nullptr; page = page->queue_next) {
-    PBFS_CHECK(page->queue == kFree && page->pins.load(std::memory_order_relaxed) == 0);
-    ++free_count;
-  }
-  PBFS_CHECK(free_count == impl_->free_count);
   for (const uint8_t queue : {kDrop, kSmall, kMain}) {
     size_t count = 0;
     for (PageBuf* page = impl_->ListOf(queue).oldest(); page != nullptr; page = page->queue_next) {
@@ -546,15 +542,21 @@ void PageCache::CheckInvariants() const {
     }
     PBFS_CHECK(count == impl_->ListOf(queue).count());
   }
+  size_t free_count = 0;
   size_t parked_count = 0;
   size_t data_busy = 0;
   for (size_t i = 0; i < impl_->pages_made; ++i) {
     const PageBuf& page = impl_->pages[i];
     const bool flagged = (page.pins.load(std::memory_order_relaxed) & PageBuf::kParked) != 0;
     PBFS_CHECK(flagged == IsParked(page.queue));
+    const bool is_free = page.queue == kFree;
+    PBFS_CHECK(impl_->free.Has(i) == is_free);
+    PBFS_CHECK(!is_free || page.pins.load(std::memory_order_relaxed) == 0);
+    free_count += is_free ? 1 : 0;
     parked_count += flagged ? 1 : 0;
     data_busy += page.counted_as_data && page.queue == kNone ? 1 : 0;
   }
+  PBFS_CHECK(free_count == impl_->free.count());
   PBFS_CHECK(parked_count == impl_->parked_count);
   PBFS_CHECK(data_busy == impl_->data_busy);
 }

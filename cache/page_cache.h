@@ -208,7 +208,8 @@ class PageCache {
   bool TryTake(std::span<PageBuf*> out, PageUse use) ABSL_LOCKS_EXCLUDED(mutex_);
   Outcome TakeLocked(std::span<PageBuf*> out, PageUse use) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Outcome EvictOneLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  PageBuf* PopFreeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MakePageLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void PrepareLocked(PageBuf& page);
   void PushFreeLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeaveQueueLocked(PageBuf& page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WakeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -60,7 +60,7 @@ void WatchedDevice::Link(IoRequest& request) {
   IoRequest::Watch& watch = request.watch;
   watch = {.started_ns = NowNs()};
   PBFS_PROBE(io_submit, &request, static_cast<int>(request.op), request.offset_bytes,
-             request.size_bytes());
+             request.size_bytes(), request.buffer.segments().size());
   requests_in_flight_.fetch_add(1, std::memory_order_relaxed);
   bytes_in_flight_.fetch_add(request.size_bytes(), std::memory_order_relaxed);
   Shard& shard = ShardOf(request);

@@ -19,7 +19,15 @@ void ReceiveFrames::Refill() {
   const size_t count = frames_.size();
   if (count == kCount) return;
   cache_.AllocateMany(kCount - count, frames_, PageUse::kData);
-  for (size_t i = count; i < kCount; ++i) AppendSegment(*frames_[i]);
+  size_t described = count;
+  if (kCount - count > kFew) {
+    // Neighbours next to each other.
+    std::sort(frames_.begin(), frames_.end(),
+              [](const PageBuf* a, const PageBuf* b) { return a->data < b->data; });
+    segments_.resize(1);
+    described = 0;
+  }
+  for (size_t i = described; i < kCount; ++i) AppendSegment(*frames_[i]);
 }
 
 void ReceiveFrames::AppendSegment(const PageBuf& frame) {

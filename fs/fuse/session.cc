@@ -280,7 +280,7 @@ std::shared_ptr<SplicedRead> Session::MakeSplicedRead(uint64_t unique, size_t si
       size_bytes < kSplicedBytesMin) {
     return nullptr;
   }
-  return std::make_shared<SplicedRead>(read_pipes_, unique);
+  return std::make_shared<SplicedRead>(read_pipes_, NewToken(), unique);
 }
 
 void Session::SendSpliced(SplicedRead& answer) {

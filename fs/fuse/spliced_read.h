@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/mutex.h"
 #include "fs/filesystem.h"
+#include "fs/fuse/in_flight.h"
 #include "io/pipe.h"
 
 namespace pbfs::fuse {
@@ -52,8 +54,9 @@ class ReadPipes {
 // there. One thread at a time.
 class SplicedRead : public ReadPipe {
  public:
-  // `pipes` is borrowed. `unique`: of the request.
-  SplicedRead(ReadPipes& pipes, uint64_t unique) : pipes_(pipes), unique_(unique) {}
+  // `pipes` is borrowed, and kept in place by `token`. `unique`: of the request.
+  SplicedRead(ReadPipes& pipes, InFlight::Token token, uint64_t unique)
+      : token_(std::move(token)), pipes_(pipes), unique_(unique) {}
   ~SplicedRead() override;
 
   int Open(size_t length_bytes) override;
@@ -66,6 +69,7 @@ class SplicedRead : public ReadPipe {
   void NoteEmpty() { empty_ = true; }
 
  private:
+  const InFlight::Token token_;  // Goes last.
   ReadPipes& pipes_;
   const uint64_t unique_;
   std::unique_ptr<Pipe> pipe_;

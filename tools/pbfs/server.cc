@@ -209,7 +209,8 @@ Status Server::MountKernelAs(bool fuseblk) {
   // A fuseblk mount claims the device itself.
   if (fuseblk) lock_.Disclaim();
   if (!fuseblk && lock_.is_block_device()) PBFS_RETURN_IF_ERROR(lock_.Claim());
-  const bool splices = options_.session.splice == fuse::SplicePolicy::kAlways;
+  const bool splices = options_.session.splice == fuse::SplicePolicy::kAlways &&
+                       options_.session.transport != fuse::TransportKind::kUring;
   if (const size_t most = splices ? fuse::SplicedBytesMax() : 0; most != 0) {
     options_.session.read_bytes_max = most;
   }

@@ -8,7 +8,6 @@
 #include <optional>
 #include <string>
 
-#include "base/event.h"
 #include "io/fault_device.h"
 #include "io/pipe.h"
 #include "tests/support/fs_fixture.h"
@@ -60,17 +59,9 @@ class ReadPipeTest : public FsFixture {
     file_ = *client_->Find(root(), "file");
   }
   Status Read(uint64_t offset_bytes, size_t length_bytes) {
-    Event done;
-    Status result;
-    fs_->Read(file_, offset_bytes, length_bytes, false, &pipe_,
-              [&](const Status& status, const LogicalBuffer& data, PageHold) {
-                result = status;
-                frames_.resize(data.size_bytes());
-                data.CopyTo(0, frames_.data(), frames_.size());
-                done.Set();
-              });
-    done.Wait();
-    return result;
+    auto bytes = client_->Read(file_, offset_bytes, length_bytes, &pipe_);
+    if (bytes.ok()) frames_ = *std::move(bytes);
+    return bytes.status();
   }
   std::string Expected(uint64_t offset_bytes, size_t length_bytes) {
     return bytes_.substr(offset_bytes, length_bytes);

@@ -48,11 +48,12 @@ class FsClient {
     done.Wait();
     return result;
   }
-  StatusOr<std::string> Read(InodeNumber ino, uint64_t offset, size_t length) {
+  StatusOr<std::string> Read(InodeNumber ino, uint64_t offset, size_t length,
+                             ReadPipe* pipe = nullptr) {
     Event done;
     Status result;
     std::string bytes;
-    fs_.Read(ino, offset, length, false, nullptr,
+    fs_.Read(ino, offset, length, false, pipe,
              [&](const Status& status, const LogicalBuffer& data, PageHold) {
                result = status;
                bytes.resize(data.size_bytes());

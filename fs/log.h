@@ -181,6 +181,10 @@ class Log {
   void UnlockGate() ABSL_NO_THREAD_SAFETY_ANALYSIS { gate_.Unlock(); }
   bool SpaceForLocked(uint32_t blocks) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t OpenBlocksWorstLocked(uint64_t more_items) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // For a transaction that is about to change the block.
+  std::unique_ptr<std::byte[]> CopyOf(const BlockRef& block);
+  // The transaction is over: the next one finds its memory warm.
+  void KeepImages(Transaction& transaction);
   Lsn CommitTransaction(Transaction& transaction) ABSL_LOCKS_EXCLUDED(mutex_);
   void CommitBlockLocked(const BlockRef& ref, uint32_t chunks, bool created)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -228,6 +232,9 @@ class Log {
   const uint64_t open_blocks_max_;
 
   Mutex gate_;
+  // Memory of one block each, of former transactions; the gate guards it.
+  static constexpr size_t kSpareImagesMax = 32;
+  std::vector<std::unique_ptr<std::byte[]>> spare_images_;
   mutable Mutex mutex_;
   CondVar space_changed_;
   CondVar writer_wake_;

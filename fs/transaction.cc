@@ -38,9 +38,7 @@ void Transaction::CheckSize() {
 
 std::byte* Transaction::Modify(const BlockRef& block) {
   if (Find(block.block()) == nullptr) {
-    auto before = std::make_unique<std::byte[]>(kBlockBytes);
-    std::memcpy(before.get(), block.data(), kBlockBytes);
-    touched_.push_back({block.Clone(), std::move(before)});
+    touched_.push_back({block.Clone(), log_.CopyOf(block)});
     CheckSize();
   }
   return block.data();
@@ -84,7 +82,28 @@ Transaction::~Transaction() {
       if (now[i] != before[i]) now[i] = before[i];
     }
   }
+  log_.KeepImages(*this);
   log_.UnlockGate();
+}
+
+std::unique_ptr<std::byte[]> Log::CopyOf(const BlockRef& block) {
+  std::unique_ptr<std::byte[]> image;
+  if (spare_images_.empty()) {
+    image = std::make_unique_for_overwrite<std::byte[]>(kBlockBytes);
+  } else {
+    image = std::move(spare_images_.back());
+    spare_images_.pop_back();
+  }
+  std::memcpy(image.get(), block.data(), kBlockBytes);
+  return image;
+}
+
+void Log::KeepImages(Transaction& transaction) {
+  for (Transaction::Touched& touched : transaction.touched_) {
+    if (touched.before != nullptr && spare_images_.size() < kSpareImagesMax) {
+      spare_images_.push_back(std::move(touched.before));
+    }
+  }
 }
 
 Lsn Log::CommitTransaction(Transaction& transaction) {
@@ -131,6 +150,7 @@ Lsn Log::CommitTransaction(Transaction& transaction) {
   if (!RuleHolds(Rule::kBusyExtents) && !transaction.freed_.empty()) {
     options_.release_freed(transaction.freed_);
   }
+  KeepImages(transaction);
   UnlockGate();
   return sequence;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -70,7 +71,13 @@ class Orphans {
   void Loop();
   // Until there is something to free, and a burst of it, or somebody waits for it.
   void AwaitBurstLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  class Claim;
+  StatusOr<Claim> ClaimInode(InodeNumber ino);
   Status FreeInode(InodeNumber ino);
+  Status FreeClaimed(const Claim& claim);
+  Status FreeTogether(const std::vector<Claim>& claims);
+  void FreeSome(std::span<const InodeNumber> inodes);
+  void Report(InodeNumber ino, const Status& status);
   Status FreeStep(Operation& operation, const InodeRef& inode, bool* done);
 
   const MetaReader& reader_;

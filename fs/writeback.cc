@@ -2,12 +2,10 @@
 #include "fs/writeback.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/clock.h"
-#include "base/probe.h"
 #include "fs/rules.h"
 #include "io/completion_scope.h"
 
@@ -15,7 +13,7 @@ namespace pbfs {
 namespace {
 
 constexpr size_t kRoundPagesMax = 16384;  // 64 MiB.
-constexpr size_t kBatchPagesMax = 4096;   // 16 MiB of many files in one batch.
+constexpr size_t kBatchPagesMax = 1024;   // 4 MiB of many files in one batch.
 constexpr size_t kBatchesInFlightMax = 4;
 constexpr size_t kRequestBytesMax = 1 << 20;
 // So much of one file (16 MiB) need not be collected any further: the kernel has done that already,
@@ -26,15 +24,6 @@ constexpr uint64_t kMetadataPerInode = 4;
 constexpr uint64_t kBlocksPerMetadataBlock = 64;
 // What a written block in the middle of an unwritten extent adds.
 constexpr uint64_t kExtentsPerConversion = 2;
-
-// The page that the stored size ends in.
-uint64_t StoredTail(const Inode& inode) {
-  return inode.stored_size.load(std::memory_order_acquire) / kBlockBytes;
-}
-
-// What fsync says about a failed write, as Linux has it: ENOSPC (the host of an image file is full)
-// or EIO.
-int WriteErrno(int error) { return error == ENOSPC || error == EDQUOT ? ENOSPC : EIO; }
 
 }  // namespace
 
@@ -315,6 +304,19 @@ Status Writeback::MapPages(Round& round) {
   return OkStatus();
 }
 
+void Writeback::Gathered::Add(std::unique_ptr<Round> round) {
+  if (round == nullptr) return;
+  pages_ += round->pages.size();
+  rounds_.push_back(std::move(round));
+}
+
+bool Writeback::Gathered::full() const { return pages_ >= kBatchPagesMax; }
+
+Writeback::Rounds Writeback::Gathered::Take() {
+  pages_ = 0;
+  return std::exchange(rounds_, {});
+}
+
 // The caller owns the round slot. Never empty-handed: the round may have no pages.
 std::unique_ptr<Writeback::Round> Writeback::BuildRound(const InodeRef& inode, size_t pages_max) {
   auto round = std::make_unique<Round>();
@@ -346,7 +348,7 @@ std::unique_ptr<Writeback::Round> Writeback::BuildRound(const InodeRef& inode, s
   return round;
 }
 
-void Writeback::Submit(std::vector<std::unique_ptr<Round>> rounds) {
+void Writeback::Submit(Rounds rounds) {
   auto batch = std::make_unique<Batch>();
   batch->rounds = std::move(rounds);
   batch->writes = std::make_unique<WriteBatch>(device_, kRequestBytesMax);
@@ -402,164 +404,6 @@ void Writeback::BatchEnded() {
   idle_.SignalAll();
 }
 
-// New extents, the new size and the time of the newest write, after the data is on the device.
-Status Writeback::CommitRound(Round& round) {
-  Inode& inode = *round.inode;
-  bool grows = false;
-  {
-    ReaderLock lock(inode.lock);
-    // The size in memory may have shrunk since, but a truncation waits for the round.
-    grows = round.size_after > inode.disk.size_bytes;
-  }
-  bool timed = false;
-  {
-    MutexLock lock(inode.writeback_lock);
-    timed = inode.pending_mtime.has_value();
-  }
-  if (round.committed == round.extents.size() && !grows && !timed) return OkStatus();
-  return CommitExtents(round, grows);
-}
-
-Status Writeback::ChangeMap(Operation& operation, ExtentMap& map, const Extent& extent) {
-  Transaction& transaction = operation.transaction();
-  if (extent.unwritten) {
-    return map.Convert(transaction, {extent.file_block, extent.block, extent.length, false});
-  }
-  PBFS_RETURN_IF_ERROR(space_.CommitClaim(transaction, {extent.block, extent.length}));
-  return map.Insert(transaction, extent);
-}
-
-Status Writeback::CommitExtents(Round& round, bool grows) {
-  size_t next = round.committed;
-  do {
-    const size_t end = std::min(next + kExtentsPerTransaction, round.extents.size());
-    const bool last = end == round.extents.size();
-    // Space was promised when the data was accepted: nothing more to reserve.
-    const OperationRunner::Needs needs{.space_blocks = 0, .privileged = true, .retry = false};
-    PBFS_RETURN_IF_ERROR(runner_.Run(needs, [&](Operation& operation) -> Status {
-      DiskInode& disk = operation.Edit(round.inode);
-      ExtentMap map(reader_, space_, disk);
-      for (size_t i = next; i < end; ++i) {
-        PBFS_RETURN_IF_ERROR(ChangeMap(operation, map, round.extents[i]));
-      }
-      // With each step the size that goes with it: a crash leaves no blocks behind the end.
-      uint64_t size = round.size_after;
-      if (!last) {
-        const Extent& extent = round.extents[end - 1];
-        size = std::min(size, (extent.file_block + extent.length) * kBlockBytes);
-      }
-      disk.size_bytes = std::max(disk.size_bytes, size);
-      // Taken with the inode locked: who looks at it, or sets times, comes before or after.
-      const auto written = last ? operation.TakeWriteTime(round.inode) : std::nullopt;
-      if (written) SetWriteTime(disk, *written);
-      if (next == end && !grows) operation.SetTimesOnly();
-      return OkStatus();
-    }));
-    next = end;
-    round.committed = next;
-  } while (next < round.extents.size());
-  return OkStatus();
-}
-
-// Which pages the device did not take.
-void Writeback::NoteErrors(Round& round, const std::vector<WriteBatch::Piece>& pieces) {
-  size_t piece = round.first_piece;
-  size_t count = 0;
-  for (size_t i = 0; i < round.pages.size(); ++i) {
-    if (round.errors[i] != 0) continue;
-    const WriteBatch::Piece& written = pieces[piece++];
-    if (written.error == 0) continue;
-    round.errors[i] = WriteErrno(written.error);
-    if (++count > 1) continue;
-    round.failure =
-        ErrnoError(round.errors[i], absl::StrCat(device_.geometry().name, ": block ", written.block,
-                                                 ": data of inode ", round.inode->ino,
-                                                 ": write failed: ", std::strerror(written.error)));
-  }
-  if (count == 0 || !options_.log) return;
-  std::string line(round.failure.message());
-  if (count > 1) absl::StrAppend(&line, " (and ", count - 1, " more blocks)");
-  options_.log(line);
-}
-
-// Behind the stored size the block on the device holds garbage until the page with the zeroed tail
-// is written. If that failed, the size must stay, and what lies behind it fails, too.
-void Writeback::FailBehindBadTail(Round& round, int error) {
-  Inode& inode = *round.inode;
-  if (inode.stored_size.load(std::memory_order_acquire) % kBlockBytes == 0) return;
-  const uint64_t tail = StoredTail(inode);
-  for (size_t i = 0; i < round.pages.size(); ++i) {
-    if (round.pages[i].index == tail) error = round.errors[i];
-    if (round.pages[i].index > tail && round.errors[i] == 0) round.errors[i] = error;
-  }
-  if (error == 0) return;
-  round.size_after = 0;
-  if (round.failure.ok()) round.failure = DataError(inode, error);
-}
-
-// Cuts the failed pages out of what the round stores: they get no blocks, and the size does not
-// rise to them.
-void Writeback::KeepGoodParts(Round& round) {
-  uint64_t end = 0;
-  size_t at = 0;
-  std::vector<Extent> good;
-  for (const Extent& extent : round.extents) {
-    while (round.pages[at].index < extent.file_block) ++at;
-    for (uint32_t i = 0; i < extent.length; ++i) {
-      const BlockNumber block = extent.block + i;
-      if (round.errors[at + i] != 0) {
-        if (!extent.unwritten) space_.Unclaim({block, 1});
-      } else if (i > 0 && round.errors[at + i - 1] == 0) {
-        ++good.back().length;
-      } else {
-        good.push_back({extent.file_block + i, block, 1, extent.unwritten});
-      }
-    }
-  }
-  round.extents = std::move(good);
-  for (size_t i = 0; i < round.pages.size(); ++i) {
-    if (round.errors[i] == 0) end = (round.pages[i].index + 1) * kBlockBytes;
-  }
-  round.size_after = std::min(round.size_after, end);
-}
-
-void Writeback::FinishRound(Round& round) {
-  Inode& inode = *round.inode;
-  if (round.status.ok() && !round.failure.ok()) KeepGoodParts(round);
-  if (round.status.ok()) round.status = CommitRound(round);
-  if (!round.status.ok()) {
-    for (size_t i = round.committed; i < round.extents.size(); ++i) {
-      const Extent& extent = round.extents[i];
-      if (!extent.unwritten) space_.Unclaim({extent.block, extent.length});
-    }
-    // That the filesystem became read-only has been said.
-    if (options_.log && log_.error().ok()) {
-      options_.log(absl::StrCat("inode ", inode.ino,
-                                ": writing data: ", std::string(round.status.message())));
-    }
-  }
-  EndRound(round);
-}
-
-// Its pages, promise and slot.
-void Writeback::EndRound(Round& round) {
-  Inode& inode = *round.inode;
-  PBFS_PROBE(round_end, inode.ino, round.pages.size(), round.extents.size(),
-             ErrnoOf(round.status.ok() ? round.failure : round.status));
-  PromiseCounts used;
-  for (size_t i = 0; i < round.committed; ++i) {
-    used += inode.pages.ClearPromises(round.extents[i].file_block, round.extents[i].length);
-  }
-  PromiseCounts given_up;
-  for (size_t i = 0; i < round.pages.size(); ++i) {
-    const int error = round.status.ok() ? round.errors[i] : WriteErrno(ErrnoOf(round.status));
-    given_up += inode.pages.EndWriteback(round.pages[i], error);
-  }
-  UsePromise(inode, used);
-  Unpromise(inode, given_up);
-  ReleaseRoundSlot(inode, round.status.ok() ? round.failure : round.status);
-}
-
 Status Writeback::ErrorOf(Inode& inode) {
   const int error = inode.pages.WriteError();
   return error == 0 ? OkStatus() : DataError(inode, error);
@@ -595,37 +439,25 @@ void Writeback::ExtentLoop() {
   }
 }
 
-void Writeback::FinishBatch(Batch& batch) {
-  const std::vector<WriteBatch::Piece>& pieces = batch.writes->pieces();
-  const bool any_failed = batch.writes->any_failed();
-  for (auto& round : batch.rounds) {
-    if (round->status.ok() && any_failed) {
-      NoteErrors(*round, pieces);
-      Inode& inode = *round->inode;
-      FailBehindBadTail(*round, inode.pages.WriteErrorAt(StoredTail(inode)));
-    }
-    FinishRound(*round);
-    DropIfClean(*round->inode);
-  }
-}
-
 // ---- Flushing -----------------------------------------------------------------------------------
 
-// What failed before fails it, but only after what can be written was.
-void Writeback::FlushAsync(const InodeRef& inode, Done done) {
+// Starts a flush of one inode: what failed before fails it, but only after what can be written was.
+// Returns the round to submit for it, or none: `done` is called already, or waits for another
+// round.
+std::unique_ptr<Writeback::Round> Writeback::BeginFlush(const InodeRef& inode, Done done) {
   {
     MutexLock lock(inode->writeback_lock);
     if (inode->round_active) {
       // It may have begun before some of the data was there, or be limited: look again after it.
       inode->round_waiters.push_back({std::move(done), inode.Clone()});
-      return;
+      return nullptr;
     }
     inode->round_active = true;
   }
   if (!NeedsRound(*inode)) {
     ReleaseRoundSlot(*inode, OkStatus());
     done(ErrorOf(*inode));
-    return;
+    return nullptr;
   }
   {
     auto flushed = std::make_shared<InodeRef>(inode.Clone());
@@ -636,9 +468,13 @@ void Writeback::FlushAsync(const InodeRef& inode, Done done) {
     inode->round_waiters.push_back({std::move(answer)});
   }
   // Without a limit: it takes everything that is dirty now.
-  std::vector<std::unique_ptr<Round>> rounds;
-  rounds.push_back(BuildRound(inode, SIZE_MAX));
-  Submit(std::move(rounds));
+  return BuildRound(inode, SIZE_MAX);
+}
+
+void Writeback::FlushAsync(const InodeRef& inode, Done done) {
+  Gathered one;
+  one.Add(BeginFlush(inode, std::move(done)));
+  if (!one.empty()) Submit(one.Take());
 }
 
 void Writeback::StartEarly(const InodeRef& inode) {
@@ -692,7 +528,12 @@ void Writeback::FlushAllAsync(Done done) {
   };
   std::vector<InodeRef> due = DueInodes(/*all=*/true);
   all->left += due.size();
-  for (const InodeRef& inode : due) FlushAsync(inode, one_done);
+  Gathered gathered;
+  for (const InodeRef& inode : due) {
+    gathered.Add(BeginFlush(inode, one_done));
+    if (gathered.full()) Submit(gathered.Take());
+  }
+  if (!gathered.empty()) Submit(gathered.Take());
   one_done(OkStatus());
 }
 
@@ -734,25 +575,21 @@ void Writeback::FlusherLoop() {
     }
     ReleaseThrottled();  // A truncation may have dropped what they waited for.
     all = all || MuchToWrite();
-    std::vector<std::unique_ptr<Round>> rounds;
-    size_t pages = 0;
+    Gathered gathered;
     for (const InodeRef& inode : DueInodes(all)) {
       if (!NeedsRound(*inode)) {
         DropIfClean(*inode);
         continue;
       }
       if (!TryClaimRoundSlot(*inode)) continue;
-      rounds.push_back(BuildRound(inode, kRoundPagesMax));
-      pages += rounds.back()->pages.size();
-      if (pages >= kBatchPagesMax) {
-        Submit(std::move(rounds));
-        rounds.clear();
-        pages = 0;
+      gathered.Add(BuildRound(inode, kRoundPagesMax));
+      if (gathered.full()) {
+        Submit(gathered.Take());
         MutexLock lock(mutex_);
         while (!stopping_ && batches_in_flight_ >= kBatchesInFlightMax) flusher_wake_.Wait(mutex_);
       }
     }
-    if (!rounds.empty()) Submit(std::move(rounds));
+    if (!gathered.empty()) Submit(gathered.Take());
   }
 }
 

@@ -107,9 +107,23 @@ class Writeback {
     Status status;                    // Of the round as a whole: not OK fails all pages.
     Status failure;                   // The first of `errors`, in words.
   };
+  using Rounds = std::vector<std::unique_ptr<Round>>;
   struct Batch {
-    std::vector<std::unique_ptr<Round>> rounds;
+    Rounds rounds;
     std::unique_ptr<WriteBatch> writes;
+  };
+  // Rounds on their way to a batch that they share: the blocks of small files lie side by side.
+  class Gathered {
+   public:
+    // nullptr: none.
+    void Add(std::unique_ptr<Round> round);
+    bool full() const;
+    bool empty() const { return rounds_.empty(); }
+    Rounds Take();
+
+   private:
+    Rounds rounds_;
+    size_t pages_ = 0;
   };
 
   // Dirty pages got their blocks: what they were promised is used up.
@@ -120,14 +134,17 @@ class Writeback {
   bool TryClaimRoundSlot(Inode& inode);
   static bool HasRound(Inode& inode);
   void ReleaseRoundSlot(Inode& inode, const Status& status);
+  std::unique_ptr<Round> BeginFlush(const InodeRef& inode, Done done);
   std::unique_ptr<Round> BuildRound(const InodeRef& inode, size_t pages_max);
   Status MapPages(Round& round);
   StatusOr<BlockRun> ClaimRun(BlockNumber goal, uint32_t wanted);
-  void Submit(std::vector<std::unique_ptr<Round>> rounds);
+  void Submit(Rounds rounds);
   // True when ending the batch takes nothing that a completion must not do.
   bool EndsWithoutWaiting(const Batch& batch) ABSL_LOCKS_EXCLUDED(mutex_);
   void BatchWritten(std::unique_ptr<Batch> batch) ABSL_LOCKS_EXCLUDED(mutex_);
   void BatchEnded() ABSL_LOCKS_EXCLUDED(mutex_);
+  // The page that the stored size ends in.
+  static uint64_t StoredTail(const Inode& inode);
   void FinishBatch(Batch& batch);
   void NoteErrors(Round& round, const std::vector<WriteBatch::Piece>& pieces);
   // `error`: of the page that the stored size ends in, when the round was built.
@@ -139,6 +156,9 @@ class Writeback {
   Status DataError(const Inode& inode, int error) const;
   Status CommitRound(Round& round);
   Status CommitExtents(Round& round, bool grows);
+  Status StoreRound(Operation& operation, const Round& round, size_t first, size_t end);
+  static bool MayShareTransaction(const Round& round);
+  void CommitSmallRounds(Batch& batch);
   Status ChangeMap(Operation& operation, ExtentMap& map, const Extent& extent);
   // True when a round of the inode would store something.
   bool NeedsRound(Inode& inode);

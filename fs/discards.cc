@@ -96,7 +96,6 @@ StatusOr<uint64_t> Discards::TrimGroup(uint32_t ag, BlockNumber start, BlockNumb
     blocks += run->length;
     start = run->block + run->length;
   }
-  space_.UnloadIfUnused(ag);
   return blocks;
 }
 

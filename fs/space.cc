@@ -15,6 +15,8 @@ namespace {
 // For a run of data this long (1 MiB) no other group is looked at; for a longer one, so many.
 constexpr uint32_t kLongRun = 256;
 constexpr uint32_t kGroupsTried = 8;
+// Loaded groups that are looked at for one to unload: more than one call loads.
+constexpr int kUnloadLooks = 32;
 
 // First bit in [from, to) whose value is `value`; `to` if there is none.
 uint32_t NextBit(const uint64_t* words, uint32_t from, uint32_t to, bool value) {
@@ -41,17 +43,18 @@ uint32_t AfterPreviousSet(const uint64_t* words, uint32_t at) {
 
 }  // namespace
 
-SpaceManager::SpaceManager(const MetaReader& reader)
+SpaceManager::SpaceManager(const MetaReader& reader, size_t loaded_groups_max)
     : reader_(reader),
       superblock_(reader.superblock),
       ag_count_(reader.superblock.ag_count),
-      groups_(reader.superblock.ag_count),
-      table_(reader.superblock.ag_count) {}
+      loaded_groups_max_(loaded_groups_max),
+      on_disk_(reader.superblock.ag_count),
+      groups_(reader.superblock.ag_count) {}
 
 Status SpaceManager::Load() {
   int64_t free_blocks = 0;
   // Without the lock: the cache reads the device. Nobody else uses this object yet.
-  std::vector<AtMount> table(ag_count_);
+  std::vector<Group> groups(ag_count_);
   for (uint32_t ag = 0; ag < ag_count_; ++ag) {
     AgEntry entry;
     PBFS_ASSIGN_OR_RETURN(entry, Entry(ag));
@@ -60,11 +63,14 @@ Status SpaceManager::Load() {
           absl::StrCat("block ", superblock_.ag_table_start + ag / kAgEntriesPerBlock,
                        ": free_blocks of group ", ag, " is ", entry.free_blocks));
     }
-    table[ag] = {entry.free_blocks, (entry.flags & kAgInitialized) != 0};
+    groups[ag].free_blocks = entry.free_blocks;
+    on_disk_[ag].has_bitmap = (entry.flags & kAgInitialized) != 0;
+    // Metadata fills a group from its start, data from a sixteenth on, so that the two stay apart.
+    groups[ag].next = AgLength(ag, superblock_.total_blocks) / 16;
     free_blocks += entry.free_blocks;
   }
   LongMutexLock lock(mutex_);
-  table_ = std::move(table);
+  groups_ = std::move(groups);
   // Enough for the trees that grow while a full filesystem is emptied.
   reserve_pool_ = std::clamp<uint64_t>(superblock_.total_blocks / 64, 128, 4096);
   available_ = free_blocks;
@@ -151,10 +157,11 @@ void SpaceManager::InitialWords(uint32_t ag, uint64_t* words) const {
 
 Status SpaceManager::LoadGroupLocked(uint32_t ag) {
   Group& group = groups_[ag];
+  group.in_use = true;
   if (group.words != nullptr) return OkStatus();
   auto words = std::make_unique<uint64_t[]>(kWords);
   InitialWords(ag, words.get());
-  if (table_[ag].initialized) {
+  if (on_disk_[ag].has_bitmap.load(std::memory_order_acquire)) {
     const uint32_t blocks = AgBitmapBlocks(ag, superblock_.total_blocks);
     for (uint32_t i = 0; i < blocks; ++i) {
       BlockRef bitmap;
@@ -167,16 +174,38 @@ Status SpaceManager::LoadGroupLocked(uint32_t ag) {
   }
   uint32_t used = 0;
   for (size_t w = 0; w < kWords; ++w) used += static_cast<uint32_t>(std::popcount(words[w]));
-  group.free_blocks = kAgBlocks - used;
-  if (group.free_blocks != table_[ag].free_blocks) {
-    return CorruptionError(absl::StrCat("group ", ag, ": bitmap has ", group.free_blocks,
-                                        " free blocks, table says ", table_[ag].free_blocks));
+  if (kAgBlocks - used != group.free_blocks) {
+    return CorruptionError(absl::StrCat("group ", ag, ": bitmap has ", kAgBlocks - used,
+                                        " free blocks, table says ", group.free_blocks));
   }
-  group.longest_max = kAgBlocks;
-  // Metadata fills a group from its start, data from a sixteenth on, so that the two stay apart.
-  group.next = AgLength(ag, superblock_.total_blocks) / 16;
   group.words = std::move(words);
+  loaded_.push_back(ag);
   return OkStatus();
+}
+
+// Second chance: a group that was used since it was last looked at stays.
+void SpaceManager::UnloadSomeLocked() {
+  for (int looks = kUnloadLooks; loaded_.size() > loaded_groups_max_ && looks > 0; --looks) {
+    const uint32_t ag = loaded_.front();
+    loaded_.pop_front();
+    Group& group = groups_[ag];
+    const bool agree = on_disk_[ag].only_in_memory.load(std::memory_order_acquire) == 0;
+    if (!std::exchange(group.in_use, false) && agree) {
+      group.words.reset();
+    } else {
+      loaded_.push_back(ag);
+    }
+  }
+}
+
+size_t SpaceManager::loaded_groups() const {
+  LongMutexLock lock(mutex_);
+  return loaded_.size();
+}
+
+void SpaceManager::CountOnlyInMemory(const BlockRun& run, int32_t sign) {
+  on_disk_[AgOf(run.block)].only_in_memory.fetch_add(sign * static_cast<int32_t>(run.length),
+                                                     std::memory_order_acq_rel);
 }
 
 BlockRun SpaceManager::FindRun(const Group& group, uint32_t from, uint32_t to, uint32_t wanted) {
@@ -222,6 +251,7 @@ StatusOr<BlockRun> SpaceManager::ClaimLocked(BlockNumber goal, uint32_t wanted, 
 
 StatusOr<BlockRun> SpaceManager::FindAndClaimLocked(BlockNumber goal, uint32_t wanted,
                                                     bool metadata) {
+  UnloadSomeLocked();
   const uint32_t first_ag = goal != 0 ? AgOf(goal) : (metadata ? metadata_ag_ : data_ag_);
   // The first group with a run that is long enough, else the best of some.
   BlockRun best;
@@ -230,13 +260,12 @@ StatusOr<BlockRun> SpaceManager::FindAndClaimLocked(BlockNumber goal, uint32_t w
   for (uint32_t i = 0; i < ag_count_; ++i) {
     const uint32_t ag = (first_ag + i) % ag_count_;
     Group& group = groups_[ag];
-    if (group.words == nullptr && table_[ag].free_blocks == 0) continue;
+    if (group.free_blocks == 0) continue;
     if (Status loaded = LoadGroupLocked(ag); !loaded.ok()) {
       // A damaged group does not spoil what another has.
       if (best.length > 0) break;
       return loaded;
     }
-    if (group.free_blocks == 0) continue;
     ++tried;
     if (best.length < std::min(wanted, group.longest_max)) {
       uint32_t from = metadata ? group.node_next : group.next;
@@ -268,7 +297,9 @@ BlockRun SpaceManager::TakeLocked(uint32_t ag, const BlockRun& run, uint32_t wan
     data_ag_ = ag;
     group.next = end < kAgBlocks ? end : 0;
   }
-  return {AgStart(ag) + run.block, run.length};
+  const BlockRun taken = {AgStart(ag) + run.block, run.length};
+  CountOnlyInMemory(taken, 1);
+  return taken;
 }
 
 StatusOr<BlockRun> SpaceManager::Claim(BlockNumber goal, uint32_t wanted) {
@@ -283,6 +314,7 @@ void SpaceManager::UnclaimLocked(const BlockRun& run) {
   const uint32_t start = static_cast<uint32_t>(run.block - AgStart(AgOf(run.block)));
   SetBits(group.words.get(), start, run.length, false);
   group.free_blocks += run.length;
+  CountOnlyInMemory(run, -1);
   group.node_next = std::min(group.node_next, start);
   if (group.longest_max < kAgBlocks) {
     const uint32_t first = AfterPreviousSet(group.words.get(), start);
@@ -317,6 +349,7 @@ StatusOr<std::optional<BlockRun>> SpaceManager::Hold(uint32_t ag, BlockNumber st
                                                      BlockNumber end, uint32_t minimum,
                                                      uint32_t maximum) {
   LongMutexLock lock(mutex_);
+  UnloadSomeLocked();
   PBFS_RETURN_IF_ERROR(LoadGroupLocked(ag));
   Group& group = groups_[ag];
   auto at = static_cast<uint32_t>(start - AgStart(ag));
@@ -329,6 +362,7 @@ StatusOr<std::optional<BlockRun>> SpaceManager::Hold(uint32_t ag, BlockNumber st
     const BlockRun run = {AgStart(ag) + first, std::min(last - first, std::max(minimum, maximum))};
     SetBits(group.words.get(), first, run.length, true);
     group.free_blocks -= run.length;
+    CountOnlyInMemory(run, 1);
     held_blocks_ += run.length;
     return run;
   }
@@ -340,12 +374,6 @@ void SpaceManager::Unhold(const BlockRun& run) {
   UnclaimLocked(run);
   held_blocks_ -= run.length;
   more_free_.SignalAll();
-}
-
-void SpaceManager::UnloadIfUnused(uint32_t ag) {
-  LongMutexLock lock(mutex_);
-  Group& group = groups_[ag];
-  if (!table_[ag].initialized && group.free_blocks == table_[ag].free_blocks) group.words.reset();
 }
 
 // ---- On disk ------------------------------------------------------------------------------------
@@ -404,7 +432,12 @@ Status SpaceManager::ChangeBits(Transaction& transaction, const BlockRun& run, b
 }
 
 Status SpaceManager::CommitClaim(Transaction& transaction, const BlockRun& run) {
-  return ChangeBits(transaction, run, true);
+  PBFS_RETURN_IF_ERROR(ChangeBits(transaction, run, true));
+  transaction.OnCommit([this, run] {
+    on_disk_[AgOf(run.block)].has_bitmap.store(true, std::memory_order_release);
+    CountOnlyInMemory(run, -1);
+  });
+  return OkStatus();
 }
 
 StatusOr<BlockRun> SpaceManager::Allocate(Transaction& transaction, BlockNumber goal,
@@ -416,7 +449,7 @@ StatusOr<BlockRun> SpaceManager::Allocate(Transaction& transaction, BlockNumber 
   }
   transaction.OnAbort([this, run] { Unclaim(run); });
   allocated_in_transaction_ += run.length;
-  PBFS_RETURN_IF_ERROR(ChangeBits(transaction, run, true));
+  PBFS_RETURN_IF_ERROR(CommitClaim(transaction, run));
   return run;
 }
 
@@ -429,8 +462,11 @@ Status SpaceManager::Free(Transaction& transaction, const BlockRun& run) {
   {
     // A group with busy blocks is always loaded: its bitmap alone would show them as free.
     LongMutexLock lock(mutex_);
+    UnloadSomeLocked();
     PBFS_RETURN_IF_ERROR(LoadGroupLocked(AgOf(run.block)));
+    CountOnlyInMemory(run, 1);
   }
+  transaction.OnAbort([this, run] { CountOnlyInMemory(run, -1); });
   PBFS_RETURN_IF_ERROR(ChangeBits(transaction, run, false));
   transaction.AddFreed(run.block, run.length);
   transaction.OnCommit([this, run] {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -39,15 +40,20 @@ enum class SpaceClass : uint8_t {
 // In memory is a superset of on disk, so an allocation never hands out a block that any crash could
 // still attribute to another file.
 //
-// Groups are loaded on first use. A group that was never used has no bitmap blocks on disk; the
-// transaction that first allocates in it creates them.
+// Groups are loaded when they are used, and unloaded again when they were not for a while and
+// memory and disk agree: 32 KiB each, and a large device has thousands. A transaction changes bits
+// of loaded groups only, which stay loaded until it has ended, so a load never sees half a change.
+// A group that was never used has no bitmap blocks on disk; the transaction that first allocates in
+// it creates them.
 //
 // Locks: the on-disk side is changed inside a transaction (gate held); the in-memory side is under
 // mutex_, which is a leaf but for the block cache. Thread-safe.
 class SpaceManager : public NodeSpace {
  public:
-  // `reader` is borrowed.
-  explicit SpaceManager(const MetaReader& reader);
+  // Groups in memory: 16 MiB.
+  static constexpr size_t kLoadedGroupsMax = 512;
+  // `reader` is borrowed. More groups are loaded than `loaded_groups_max` while they have to be.
+  explicit SpaceManager(const MetaReader& reader, size_t loaded_groups_max = kLoadedGroupsMax);
 
   // Reads the group table. Call once before use, after replay.
   Status Load();
@@ -107,9 +113,8 @@ class SpaceManager : public NodeSpace {
                                          uint32_t minimum, uint32_t maximum)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void Unhold(const BlockRun& run) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Gives the memory of a group back that nobody has used yet.
-  void UnloadIfUnused(uint32_t ag) ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t total_blocks() const { return superblock_.total_blocks; }
+  size_t loaded_groups() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // --- Group table (gate held)
   uint32_t ag_count() const { return ag_count_; }
@@ -120,22 +125,28 @@ class SpaceManager : public NodeSpace {
  private:
   static constexpr size_t kWords = kAgBlocks / 64;
   struct Group {
-    std::unique_ptr<uint64_t[]> words;  // Bit 1: not allocatable. kWords words.
-    uint32_t free_blocks = 0;           // Zero bits.
+    std::unique_ptr<uint64_t[]> words;  // Bit 1: not allocatable. kWords words, or not loaded.
+    uint32_t free_blocks = 0;           // Zero bits, also of one that is not loaded.
+    bool in_use = false;                // Since unloading last looked at it.
     uint32_t next = 0;                  // Where the next scan for data starts.
     uint32_t node_next = 0;             // Below it, no free block for metadata.
     uint32_t longest_max = kAgBlocks;   // No free run is longer.
   };
 
-  // What the group table said at mount. It stays true of a group until that is loaded, since a
-  // transaction changes no bit of one that is not.
-  struct AtMount {
-    uint32_t free_blocks = 0;
-    bool initialized = false;
+  // Changed by transactions too, which do not wait for somebody who loads a group.
+  struct GroupOnDisk {
+    // Blocks that are, or are going to be, taken in memory and free on disk: claimed, busy, held.
+    // The group stays loaded meanwhile. (Negative only with a rule switched off.)
+    std::atomic<int32_t> only_in_memory{0};
+    std::atomic<bool> has_bitmap{false};
   };
 
   uint64_t KeptFrom(SpaceClass by) const;
   Status LoadGroupLocked(uint32_t ag) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Down to as many loaded groups as there should be. What was loaded before may be gone.
+  void UnloadSomeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Blocks of the run are taken in memory alone (+), or no longer (-).
+  void CountOnlyInMemory(const BlockRun& run, int32_t sign);
   void InitialWords(uint32_t ag, uint64_t* words) const;
   Status InitializeOnDisk(Transaction& transaction, uint32_t ag);
   // Best run of free bits that starts in [from, to): the first of `wanted`, or as long as any is,
@@ -157,9 +168,11 @@ class SpaceManager : public NodeSpace {
   const MetaReader& reader_;
   const Superblock& superblock_;
   const uint32_t ag_count_;
+  const size_t loaded_groups_max_;
   uint64_t reserve_pool_ = 0;
   uint64_t kept_for_collected_ = 0;
 
+  std::vector<GroupOnDisk> on_disk_;
   std::atomic<int64_t> available_{0};
   std::atomic<int64_t> busy_blocks_{0};
   std::atomic<uint64_t> freed_blocks_{0};
@@ -170,7 +183,7 @@ class SpaceManager : public NodeSpace {
   bool releasing_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t held_blocks_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Group> groups_ ABSL_GUARDED_BY(mutex_);
-  std::vector<AtMount> table_ ABSL_GUARDED_BY(mutex_);
+  std::deque<uint32_t> loaded_ ABSL_GUARDED_BY(mutex_);  // Oldest first.
   uint32_t data_ag_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t metadata_ag_ ABSL_GUARDED_BY(mutex_) = 0;
 };

@@ -69,7 +69,6 @@ StatusOr<Lsn> Transaction::Commit() {
 
 Transaction::~Transaction() {
   if (done_) return;
-  for (auto it = undo_.rbegin(); it != undo_.rend(); ++it) (*it)();
   for (Touched& touched : touched_) {
     if (touched.before == nullptr) {
       log_.cache_.Invalidate(touched.ref.block());
@@ -82,6 +81,7 @@ Transaction::~Transaction() {
       if (now[i] != before[i]) now[i] = before[i];
     }
   }
+  for (auto it = undo_.rbegin(); it != undo_.rend(); ++it) (*it)();
   log_.KeepImages(*this);
   log_.UnlockGate();
 }

@@ -51,8 +51,8 @@ class Transaction {
   };
   void AddFreed(BlockNumber block, uint32_t length) { freed_.push_back({block, length}); }
 
-  // Runs in reverse order if the transaction is aborted; dropped at commit. For in-memory state
-  // that shadows blocks.
+  // Runs in reverse order if the transaction is aborted, when the blocks are as they were; dropped
+  // at commit. For in-memory state that shadows blocks.
   void OnAbort(std::function<void()> undo) { undo_.push_back(std::move(undo)); }
   // Runs in order at commit, with the gate still held.
   void OnCommit(std::function<void()> action) { commit_actions_.push_back(std::move(action)); }

@@ -2,11 +2,19 @@
 #include "fs/space.h"
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
 #include <random>
+#include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "cache/block_cache.h"
 #include "cache/page_cache.h"
+#include "fs/log.h"
 #include "fs/make_filesystem.h"
 #include "gtest/gtest.h"
 #include "io/memory_device.h"
@@ -117,6 +125,124 @@ TEST_F(SpaceTest, AFragmentedGroupIsLeftForOneWithLongRuns) {
   const StatusOr<BlockRun> single = space_.Claim(AgStart(0) + 100'000, 1);
   ASSERT_TRUE(single.ok());
   EXPECT_EQ(AgOf(single->block), 0u);
+}
+
+// Nine groups of which two are to be in memory, with a log.
+class SpaceGroupsTest : public testing::Test {
+ protected:
+  SpaceGroupsTest() {
+    EXPECT_TRUE(space_.Load().ok());
+    Log::Options options;
+    options.log = [](const std::string& line) { ADD_FAILURE() << line; };
+    options.release_freed = [this](const std::vector<Transaction::Freed>& freed) {
+      {
+        const std::lock_guard lock(mutex_);
+        for (const Transaction::Freed& run : freed) Take({run.block, run.length}, false);
+      }
+      space_.ReleaseFreed(freed);
+    };
+    log_ = std::make_unique<Log>(device_, superblock_, cache_, pages_, std::move(options));
+    EXPECT_TRUE(log_->Start(1, 1).ok());
+  }
+  ~SpaceGroupsTest() override { EXPECT_TRUE(log_->Stop().ok()); }
+
+  void Take(const BlockRun& run, bool taken) {
+    for (uint32_t i = 0; i < run.length; ++i) {
+      EXPECT_NE(taken_[run.block + i], taken) << "block " << run.block + i;
+      taken_[run.block + i] = taken;
+    }
+  }
+  // Nobody else has any of it.
+  BlockRun Claim(std::mt19937& random) {
+    const BlockNumber goal = random() % superblock_.total_blocks;
+    const auto wanted = static_cast<uint32_t>(1 + random() % 50);
+    const StatusOr<BlockRun> run = space_.Claim(goal, wanted);
+    EXPECT_TRUE(run.ok()) << run.status();
+    const std::lock_guard lock(mutex_);
+    Take(*run, true);
+    return *run;
+  }
+  void Unclaim(const BlockRun& run) {
+    {
+      const std::lock_guard lock(mutex_);
+      Take(run, false);
+    }
+    space_.Unclaim(run);
+  }
+
+  MemoryDevice device_{9 * uint64_t{kAgBlocks} * kBlockBytes};
+  const Superblock superblock_ = MakeOn(device_);
+  PageCache pages_{32 << 20};
+  BlockCache cache_{pages_, device_};
+  const MetaReader reader_{cache_, superblock_};
+  SpaceManager space_{reader_, /*loaded_groups_max=*/2};
+  std::mutex mutex_;
+  std::vector<bool> taken_ = std::vector<bool>(superblock_.total_blocks, false);
+  std::unique_ptr<Log> log_;
+};
+
+TEST_F(SpaceGroupsTest, AGroupStaysWhileMemoryKnowsMoreThanTheDisk) {
+  std::vector<BlockRun> runs;
+  for (uint32_t ag = 0; ag < 9; ++ag) runs.push_back(*space_.Claim(AgStart(ag) + 60'000, 100));
+  EXPECT_EQ(space_.loaded_groups(), 9u);
+  for (const BlockRun& run : runs) {
+    const StatusOr<BlockRun> other = space_.Claim(run.block, 100);
+    ASSERT_TRUE(other.ok());
+    EXPECT_EQ(other->block, run.block + 100);
+    space_.Unclaim(*other);
+    space_.Unclaim(run);
+  }
+  (void)*space_.Claim(AgStart(3) + 60'000, 1);
+  EXPECT_LE(space_.loaded_groups(), 3u);
+}
+
+// Claims come and go beside transactions that commit and abort: whatever is unloaded meanwhile
+// comes back as it was.
+TEST_F(SpaceGroupsTest, WhatIsUnloadedComesBackAsItWas) {
+  const uint64_t before = space_.available_blocks();
+  std::atomic<bool> stop{false};
+  std::thread beside([&] {
+    std::mt19937 random(2);
+    while (!stop) {
+      const BlockRun run = Claim(random);
+      std::this_thread::yield();
+      Unclaim(run);
+    }
+  });
+  std::mt19937 random(1);
+  std::vector<BlockRun> allocated;
+  for (int step = 0; step < 1500; ++step) {
+    const BlockRun run = Claim(random);
+    auto transaction = log_->Begin();
+    ASSERT_TRUE(transaction.ok());
+    ASSERT_TRUE(space_.CommitClaim(**transaction, run).ok());
+    std::optional<BlockRun> freed;
+    if (!allocated.empty() && random() % 2 == 0) {
+      freed = allocated[random() % allocated.size()];
+      ASSERT_TRUE(space_.Free(**transaction, *freed).ok());
+    }
+    if (random() % 3 == 0) {
+      transaction->reset();  // Aborts.
+      Unclaim(run);
+    } else {
+      ASSERT_TRUE((*transaction)->Commit().ok());
+      allocated.push_back(run);
+      if (freed) {
+        std::erase_if(allocated, [&](const BlockRun& a) { return a.block == freed->block; });
+      }
+    }
+    if (step % 100 == 0) ASSERT_TRUE(log_->ForceAll().ok());
+  }
+  stop = true;
+  beside.join();
+  ASSERT_TRUE(log_->ForceAll().ok());
+  (void)Claim(random);
+  EXPECT_LE(space_.loaded_groups(), 4u);
+  SpaceManager again(reader_, 1);
+  ASSERT_TRUE(again.Load().ok());
+  uint64_t blocks = 0;
+  for (const BlockRun& run : allocated) blocks += run.length;
+  EXPECT_EQ(again.available_blocks(), before - blocks);
 }
 
 }  // namespace

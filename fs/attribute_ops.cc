@@ -64,12 +64,16 @@ StatusOr<Attributes> FileSystemImpl::GetAttributes(InodeNumber ino) {
   return AttributesOfInode(*inode);
 }
 
-// The kernel keeps the times of regular files, and sends the change time after each unlink, link
-// and rename: these set it here, too, by the same clock, so as a rule there is nothing to do.
-bool FileSystemImpl::HasChangeTime(Inode& inode, const SetAttributes& request) {
-  if (request.atime || request.atime_now || request.mtime || request.mtime_now) return false;
+// The kernel keeps the times of regular files, and sends both after each unlink, link and rename:
+// these set the change time here, too, by the same clock, so as a rule there is nothing to do.
+bool FileSystemImpl::HasTimesOfChange(Inode& inode, const SetAttributes& request) {
+  if (request.atime || request.atime_now || request.mtime_now || !request.ctime) return false;
   ReaderLock lock(inode.lock);
-  return request.ctime == Time{inode.disk.ctime_seconds, inode.disk.ctime_nanoseconds};
+  const DiskInode& disk = inode.disk;
+  if (*request.ctime != Time{disk.ctime_seconds, disk.ctime_nanoseconds}) return false;
+  if (!request.mtime) return true;
+  MutexLock pending(inode.writeback_lock);
+  return !inode.pending_mtime && *request.mtime == Time{disk.mtime_seconds, disk.mtime_nanoseconds};
 }
 
 StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,
@@ -95,7 +99,7 @@ StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,
   const bool has_times =
       request.atime || request.mtime || request.ctime || request.atime_now || request.mtime_now;
   if (times_only && !has_times) return AttributesOfInode(*inode);
-  if (times_only && HasChangeTime(*inode, request)) return AttributesOfInode(*inode);
+  if (times_only && HasTimesOfChange(*inode, request)) return AttributesOfInode(*inode);
   PBFS_RETURN_IF_ERROR(Run(kChanging, [&](Operation& operation) -> Status {
     DiskInode& disk = operation.Edit(inode);
     PBFS_RETURN_IF_ERROR(CheckAttributeChange(disk, request));

@@ -187,7 +187,7 @@ class FileSystemImpl final : public FileSystem {
                     const WriteFlags& flags);
   // A file that is written, cut or given away loses its capabilities, and on request set-id bits.
   Status KillPrivileges(const InodeRef& inode, const WriteFlags& flags);
-  static bool HasChangeTime(Inode& inode, const SetAttributes& request)
+  static bool HasTimesOfChange(Inode& inode, const SetAttributes& request)
       ABSL_LOCKS_EXCLUDED(inode.lock);
   bool HasCapability(DiskInode& disk);
   Status DropCapability(Operation& operation, DiskInode& disk);

@@ -23,6 +23,7 @@ constexpr uint32_t kNodesPerStep = 16;
 // of the orphan tree. Not more than kTransactionBlocksMax.
 constexpr size_t kInodesPerTransaction = 6;
 constexpr size_t kSmallExtents = 2;
+constexpr uint64_t kSmallBlocks = 4096;
 // The thread frees inodes in bursts: waking it for each would take a processor from the clients, or
 // from the thread that serves them. The first of a burst waits at most this long.
 constexpr size_t kBurstInodes = 64;
@@ -179,9 +180,8 @@ Status Orphans::FreeStep(Operation& operation, const InodeRef& inode, bool* done
 // An inode that is to be freed, for that alone: nobody reads or writes it, nothing of it is dirty.
 class Orphans::Claim {
  public:
-  explicit Claim(InodeRef inode) : inode_(std::move(inode)) {
-    inode_->range.Lock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
-  }
+  // Adopts the lock of its whole range.
+  explicit Claim(InodeRef inode) : inode_(std::move(inode)) {}
   Claim(Claim&& other) = default;
   ~Claim() {
     if (inode_) inode_->range.Unlock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
@@ -192,7 +192,7 @@ class Orphans::Claim {
     ReaderLock lock(inode_->lock);
     const DiskInode& disk = inode_->disk;
     return FormatOf(disk, Fork::kData) != ForkFormat::kTree &&
-           FormatOf(disk, Fork::kAttributes) != ForkFormat::kTree &&
+           FormatOf(disk, Fork::kAttributes) != ForkFormat::kTree && disk.blocks <= kSmallBlocks &&
            (!S_ISREG(disk.mode) || disk.data_bytes <= kSmallExtents * sizeof(InlineExtent));
   }
 
@@ -200,7 +200,8 @@ class Orphans::Claim {
   InodeRef inode_;
 };
 
-StatusOr<Orphans::Claim> Orphans::ClaimInode(InodeNumber ino) {
+// nullopt: somebody reads or writes it still, and it was not to wait.
+StatusOr<std::optional<Orphans::Claim>> Orphans::ClaimInode(InodeNumber ino, bool wait) {
   InodeRef inode;
   PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
   {
@@ -209,6 +210,11 @@ StatusOr<Orphans::Claim> Orphans::ClaimInode(InodeNumber ino) {
       return CorruptionError(
           absl::StrCat("inode ", ino, ": nlink is ", inode->disk.nlink, ", but it is an orphan"));
     }
+  }
+  if (wait) {
+    inode->range.Lock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
+  } else if (!inode->range.TryLock(0, UINT64_MAX, RangeLock::Mode::kExclusive)) {
+    return std::nullopt;
   }
   Claim claim(inode.Clone());
   writeback_.BeginExclusive(inode);
@@ -222,7 +228,7 @@ StatusOr<Orphans::Claim> Orphans::ClaimInode(InodeNumber ino) {
     inode->pending_atime.reset();
   }
   writeback_.EndExclusive(inode);
-  return claim;
+  return std::optional<Claim>(std::move(claim));
 }
 
 Status Orphans::FreeClaimed(const Claim& claim) {
@@ -235,12 +241,13 @@ Status Orphans::FreeClaimed(const Claim& claim) {
 }
 
 Status Orphans::FreeInode(InodeNumber ino) {
-  auto claim = ClaimInode(ino);
-  return claim.ok() ? FreeClaimed(*claim) : claim.status();
+  auto claim = ClaimInode(ino, /*wait=*/true);
+  return claim.ok() ? FreeClaimed(**claim) : claim.status();
 }
 
 // In one transaction. Not OK: nothing has happened.
 Status Orphans::FreeTogether(const std::vector<Claim>& claims) {
+  if (claims.empty()) return OkStatus();
   return runner_.Run(kFreeing, [&](Operation& operation) -> Status {
     for (const Claim& claim : claims) {
       bool done = false;
@@ -256,19 +263,28 @@ void Orphans::Report(InodeNumber ino, const Status& status) {
   log_(absl::StrCat("inode ", ino, ": freeing: ", std::string(status.message())));
 }
 
-// Small ones share a transaction: most of what one costs does not depend on what is in it.
+// Small ones share a transaction: most of what one costs does not depend on what is in it. Whoever
+// holds one claim does not wait for another.
 void Orphans::FreeSome(std::span<const InodeNumber> inodes) {
   std::vector<Claim> small;
+  std::vector<InodeNumber> others;
   for (const InodeNumber ino : inodes) {
-    auto claim = ClaimInode(ino);
-    if (claim.ok() && claim->is_small()) {
-      small.push_back(std::move(*claim));
+    auto claim = ClaimInode(ino, /*wait=*/false);
+    if (!claim.ok()) {
+      Report(ino, claim.status());
+    } else if (*claim && (*claim)->is_small()) {
+      small.push_back(*std::move(*claim));
     } else {
-      Report(ino, claim.ok() ? FreeClaimed(*claim) : claim.status());
+      others.push_back(ino);
     }
   }
-  if (small.size() > 1 && FreeTogether(small).ok()) return;
-  for (const Claim& claim : small) Report(claim.inode()->ino, FreeClaimed(claim));
+  if (small.size() == 1 || !FreeTogether(small).ok()) {
+    for (; !small.empty(); small.pop_back()) {
+      Report(small.back().inode()->ino, FreeClaimed(small.back()));
+    }
+  }
+  small.clear();
+  for (const InodeNumber ino : others) Report(ino, FreeInode(ino));
 }
 
 void Orphans::Loop() {

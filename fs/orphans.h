@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -72,7 +73,7 @@ class Orphans {
   // Until there is something to free, and a burst of it, or somebody waits for it.
   void AwaitBurstLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   class Claim;
-  StatusOr<Claim> ClaimInode(InodeNumber ino);
+  StatusOr<std::optional<Claim>> ClaimInode(InodeNumber ino, bool wait);
   Status FreeInode(InodeNumber ino);
   Status FreeClaimed(const Claim& claim);
   Status FreeTogether(const std::vector<Claim>& claims);

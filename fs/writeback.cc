@@ -305,9 +305,17 @@ Status Writeback::MapPages(Round& round) {
 }
 
 void Writeback::Gathered::Add(std::unique_ptr<Round> round) {
-  if (round == nullptr) return;
-  pages_ += round->pages.size();
+  pages_ += std::max<size_t>(1, round->pages.size());
   rounds_.push_back(std::move(round));
+}
+
+// What is large enough goes alone, so that nobody's fsync waits for it.
+void Writeback::Gather(Gathered& gathered, std::unique_ptr<Round> round) {
+  if (round == nullptr) return;
+  const bool alone = round->pages.size() >= kBatchPagesMax;
+  if (alone && !gathered.empty()) Submit(gathered.Take());
+  gathered.Add(std::move(round));
+  if (gathered.full()) Submit(gathered.Take());
 }
 
 bool Writeback::Gathered::full() const { return pages_ >= kBatchPagesMax; }
@@ -473,7 +481,7 @@ std::unique_ptr<Writeback::Round> Writeback::BeginFlush(const InodeRef& inode, D
 
 void Writeback::FlushAsync(const InodeRef& inode, Done done) {
   Gathered one;
-  one.Add(BeginFlush(inode, std::move(done)));
+  Gather(one, BeginFlush(inode, std::move(done)));
   if (!one.empty()) Submit(one.Take());
 }
 
@@ -529,10 +537,7 @@ void Writeback::FlushAllAsync(Done done) {
   std::vector<InodeRef> due = DueInodes(/*all=*/true);
   all->left += due.size();
   Gathered gathered;
-  for (const InodeRef& inode : due) {
-    gathered.Add(BeginFlush(inode, one_done));
-    if (gathered.full()) Submit(gathered.Take());
-  }
+  for (const InodeRef& inode : due) Gather(gathered, BeginFlush(inode, one_done));
   if (!gathered.empty()) Submit(gathered.Take());
   one_done(OkStatus());
 }
@@ -582,12 +587,10 @@ void Writeback::FlusherLoop() {
         continue;
       }
       if (!TryClaimRoundSlot(*inode)) continue;
-      gathered.Add(BuildRound(inode, kRoundPagesMax));
-      if (gathered.full()) {
-        Submit(gathered.Take());
-        MutexLock lock(mutex_);
-        while (!stopping_ && batches_in_flight_ >= kBatchesInFlightMax) flusher_wake_.Wait(mutex_);
-      }
+      Gather(gathered, BuildRound(inode, kRoundPagesMax));
+      if (!gathered.empty()) continue;
+      MutexLock lock(mutex_);
+      while (!stopping_ && batches_in_flight_ >= kBatchesInFlightMax) flusher_wake_.Wait(mutex_);
     }
     if (!gathered.empty()) Submit(gathered.Take());
   }

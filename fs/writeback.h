@@ -8,6 +8,7 @@
 #include <list>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -115,7 +116,6 @@ class Writeback {
   // Rounds on their way to a batch that they share: the blocks of small files lie side by side.
   class Gathered {
    public:
-    // nullptr: none.
     void Add(std::unique_ptr<Round> round);
     bool full() const;
     bool empty() const { return rounds_.empty(); }
@@ -138,6 +138,8 @@ class Writeback {
   std::unique_ptr<Round> BuildRound(const InodeRef& inode, size_t pages_max);
   Status MapPages(Round& round);
   StatusOr<BlockRun> ClaimRun(BlockNumber goal, uint32_t wanted);
+  // Adds the round (nullptr: none), and submits what is enough.
+  void Gather(Gathered& gathered, std::unique_ptr<Round> round);
   void Submit(Rounds rounds);
   // True when ending the batch takes nothing that a completion must not do.
   bool EndsWithoutWaiting(const Batch& batch) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -158,7 +160,7 @@ class Writeback {
   Status CommitExtents(Round& round, bool grows);
   Status StoreRound(Operation& operation, const Round& round, size_t first, size_t end);
   static bool MayShareTransaction(const Round& round);
-  void CommitSmallRounds(Batch& batch);
+  void FinishTogether(std::span<Round* const> rounds);
   Status ChangeMap(Operation& operation, ExtentMap& map, const Extent& extent);
   // True when a round of the inode would store something.
   bool NeedsRound(Inode& inode);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The second half of a round: the device has its data, or not.
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -16,6 +17,7 @@ namespace {
 // blocks, a group entry and (the first node of a tree) a new block with as many: not more than
 // kTransactionBlocksMax together.
 constexpr size_t kRoundsPerTransaction = 12;
+constexpr uint32_t kSmallBlocks = 4096;
 // Space was promised when the data was accepted: nothing more to reserve.
 constexpr OperationRunner::Needs kStoring{.space_blocks = 0, .privileged = true, .retry = false};
 
@@ -97,33 +99,27 @@ Status Writeback::StoreRound(Operation& operation, const Round& round, size_t fi
 bool Writeback::MayShareTransaction(const Round& round) {
   if (!round.status.ok() || !round.failure.ok()) return false;
   if (round.extents.size() != 1 || round.committed != 0) return false;
+  if (round.extents[0].length > kSmallBlocks) return false;
   ReaderLock lock(round.inode->lock);
   return FormatOf(round.inode->disk, Fork::kData) != ForkFormat::kTree;
 }
 
-// Stores small rounds of the batch together, in the order they are in: most of what a transaction
-// costs does not depend on what is in it. Whatever is not stored here, for lack of company or after
-// an error, is stored alone by FinishRound().
-void Writeback::CommitSmallRounds(Batch& batch) {
-  std::vector<Round*> together;
-  const auto commit = [&] {
-    if (together.size() > 1) {
-      const Status status = runner_.Run(kStoring, [&](Operation& operation) -> Status {
-        for (const Round* round : together) {
-          PBFS_RETURN_IF_ERROR(StoreRound(operation, *round, 0, 1));
-        }
-        return OkStatus();
-      });
-      for (Round* round : together) round->committed = status.ok() ? 1 : 0;
-    }
-    together.clear();
-  };
-  for (const auto& round : batch.rounds) {
-    if (!MayShareTransaction(*round)) continue;
-    together.push_back(round.get());
-    if (together.size() == kRoundsPerTransaction) commit();
+// Stores small rounds together: most of what a transaction costs does not depend on what is in it.
+// What is not stored here, for lack of company or after an error, is stored alone.
+void Writeback::FinishTogether(std::span<Round* const> rounds) {
+  if (rounds.size() > 1) {
+    const Status status = runner_.Run(kStoring, [&](Operation& operation) -> Status {
+      for (const Round* round : rounds) {
+        PBFS_RETURN_IF_ERROR(StoreRound(operation, *round, 0, 1));
+      }
+      return OkStatus();
+    });
+    for (Round* round : rounds) round->committed = status.ok() ? 1 : 0;
   }
-  commit();
+  for (Round* round : rounds) {
+    FinishRound(*round);
+    DropIfClean(*round->inode);
+  }
 }
 
 // Which pages the device did not take.
@@ -236,10 +232,18 @@ void Writeback::FinishBatch(Batch& batch) {
       FailBehindBadTail(*round, inode.pages.WriteErrorAt(StoredTail(inode)));
     }
   }
-  CommitSmallRounds(batch);
-  for (auto& round : batch.rounds) {
-    FinishRound(*round);
-    DropIfClean(*round->inode);
+  std::vector<Round*> together;
+  for (const auto& round : batch.rounds) {
+    if (!MayShareTransaction(*round)) {
+      FinishTogether(std::array{round.get()});
+      continue;
+    }
+    together.push_back(round.get());
+    if (together.size() < kRoundsPerTransaction) continue;
+    FinishTogether(together);
+    together.clear();
   }
+  FinishTogether(together);
 }
+
 }  // namespace pbfs

@@ -166,22 +166,28 @@ TEST_F(SharedTransactionsTest, SmallAndLargeInodesAreFreedInOneBurst) {
   ExpectClean();
 }
 
-TEST_F(SharedTransactionsTest, AChangeTimeThatIsThereTakesNoTransaction) {
+// What the kernel sends after an unlink, a link or a rename.
+TEST_F(SharedTransactionsTest, TimesThatAreThereTakeNoTransaction) {
   const InodeNumber ino = Make(0);
   ASSERT_TRUE(client_->Sync().ok());
-  const Time now = fs_->GetAttributes(ino)->ctime;
+  const Attributes now = *fs_->GetAttributes(ino);
   const uint64_t before = Checkpoints();
-  ASSERT_TRUE(fs_->SetAttributesOf(ino, {.ctime = now}).ok());
+  ASSERT_TRUE(fs_->SetAttributesOf(ino, {.ctime = now.ctime}).ok());
+  ASSERT_TRUE(fs_->SetAttributesOf(ino, {.mtime = now.mtime, .ctime = now.ctime}).ok());
   ASSERT_TRUE(client_->Sync().ok());
   EXPECT_EQ(Checkpoints(), before);
-  const Time later{now.seconds + 1, now.nanoseconds};
-  EXPECT_EQ(fs_->SetAttributesOf(ino, {.ctime = later})->ctime, later);
+  const Time later{now.ctime.seconds + 1, now.ctime.nanoseconds};
+  EXPECT_EQ(fs_->SetAttributesOf(ino, {.mtime = now.mtime, .ctime = later})->ctime, later);
   ASSERT_TRUE(client_->Sync().ok());
   EXPECT_EQ(Checkpoints(), before + 1);
-  // Together with another time it counts.
-  ASSERT_TRUE(fs_->SetAttributesOf(ino, {.mtime = later, .ctime = later}).ok());
+  EXPECT_EQ(fs_->SetAttributesOf(ino, {.mtime = later, .ctime = later})->mtime, later);
   ASSERT_TRUE(client_->Sync().ok());
   EXPECT_EQ(Checkpoints(), before + 2);
+  // The time of a write that has not been stored yet gives way to what is set.
+  ASSERT_TRUE(client_->Write(ino, 0, "x").ok());
+  EXPECT_EQ(fs_->SetAttributesOf(ino, {.mtime = later, .ctime = later})->mtime, later);
+  ASSERT_TRUE(client_->Sync().ok());
+  EXPECT_EQ(fs_->GetAttributes(ino)->mtime, later);
 }
 
 }  // namespace

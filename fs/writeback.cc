@@ -578,6 +578,7 @@ void Writeback::FlusherLoop() {
       if (stopping_) return;
       all = std::exchange(kicked_, false);
     }
+    pages_.ClearAhead();
     ReleaseThrottled();  // A truncation may have dropped what they waited for.
     all = all || MuchToWrite();
     Gathered gathered;

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <chrono>
 #include <fstream>
@@ -142,6 +143,33 @@ TEST_F(PageCacheTest, OnlyUsedMemoryBecomesResident) {
     big.Unpin(*page);
   }
   EXPECT_LT(ResidentBytes(), before_bytes + (size_t{32} << 20));
+}
+
+TEST_F(PageCacheTest, MemoryIsClearedAheadOfItsUse) {
+  constexpr size_t kMiB = 1 << 20;
+  PageCache pages(192 * kMiB);
+  std::vector<PageBuf*> used;
+  pages.AllocateMany(60 * kMiB / kPageBytes, used);
+  std::byte* const arena = used[0]->data;
+  const auto is_resident = [arena](size_t at) {
+    unsigned char in_memory = 0;
+    EXPECT_EQ(mincore(arena + at, kPageBytes, &in_memory), 0);
+    return (in_memory & 1) != 0;
+  };
+  for (const PageBuf* page : used) page->data[0] = std::byte{1};
+  EXPECT_FALSE(is_resident(70 * kMiB));
+  pages.ClearAhead();  // Some at a time.
+  EXPECT_TRUE(is_resident(70 * kMiB));
+  EXPECT_FALSE(is_resident(80 * kMiB));
+  for (int i = 0; i < 10; ++i) pages.ClearAhead();
+  EXPECT_TRUE(is_resident(88 * kMiB));
+  EXPECT_FALSE(is_resident(92 * kMiB));  // Half as much again.
+  // What is in use keeps its contents.
+  for (const PageBuf* page : used) ASSERT_EQ(page->data[0], std::byte{1});
+  pages.AllocateMany(70 * kMiB / kPageBytes, used, PageUse::kMetadata);
+  for (int i = 0; i < 10; ++i) pages.ClearAhead();
+  EXPECT_TRUE(is_resident(191 * kMiB));
+  UnpinAll(pages, used);
 }
 
 TEST_F(PageCacheTest, AllocateManyIsAllOrNothing) {

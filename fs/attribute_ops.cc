@@ -69,11 +69,13 @@ StatusOr<Attributes> FileSystemImpl::GetAttributes(InodeNumber ino) {
 bool FileSystemImpl::HasTimesOfChange(Inode& inode, const SetAttributes& request) {
   if (request.atime || request.atime_now || request.mtime_now || !request.ctime) return false;
   ReaderLock lock(inode.lock);
-  const DiskInode& disk = inode.disk;
-  if (*request.ctime != Time{disk.ctime_seconds, disk.ctime_nanoseconds}) return false;
-  if (!request.mtime) return true;
+  const Attributes stored = AttributesOf(inode.disk, 0);
+  if (request.ctime != stored.ctime || request.mtime.value_or(stored.mtime) != stored.mtime) {
+    return false;
+  }
+  // One that is to be stored yet gives way to what is set.
   MutexLock pending(inode.writeback_lock);
-  return !inode.pending_mtime && *request.mtime == Time{disk.mtime_seconds, disk.mtime_nanoseconds};
+  return !request.mtime || !inode.pending_mtime;
 }
 
 StatusOr<Attributes> FileSystemImpl::SetAttributesOf(InodeNumber ino,

@@ -198,7 +198,7 @@ TEST_F(SpaceGroupsTest, AGroupStaysWhileMemoryKnowsMoreThanTheDisk) {
 
 // Claims come and go beside transactions that commit and abort: whatever is unloaded meanwhile
 // comes back as it was.
-TEST_F(SpaceGroupsTest, WhatIsUnloadedComesBackAsItWas) {
+TEST_F(SpaceGroupsTest, WhatIsUnloadedBesideOtherThreadsComesBackAsItWas) {
   const uint64_t before = space_.available_blocks();
   std::atomic<bool> stop{false};
   std::thread beside([&] {

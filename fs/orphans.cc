@@ -34,6 +34,12 @@ constexpr int64_t kForgetDelayNs = 50'000'000;
 constexpr uint64_t kScarceBlocks = (uint64_t{64} << 20) / kBlockBytes;
 constexpr OperationRunner::Needs kFreeing{.space_blocks = 8, .privileged = true, .retry = false};
 
+bool IsSmall(const DiskInode& disk) {
+  return FormatOf(disk, Fork::kData) != ForkFormat::kTree &&
+         FormatOf(disk, Fork::kAttributes) != ForkFormat::kTree && disk.blocks <= kSmallBlocks &&
+         (!S_ISREG(disk.mode) || disk.data_bytes <= kSmallExtents * sizeof(InlineExtent));
+}
+
 }  // namespace
 
 Orphans::Orphans(const MetaReader& reader, SpaceManager& space, InodeAllocator& allocator,
@@ -190,10 +196,7 @@ class Orphans::Claim {
   // Its freeing takes few blocks.
   bool is_small() const {
     ReaderLock lock(inode_->lock);
-    const DiskInode& disk = inode_->disk;
-    return FormatOf(disk, Fork::kData) != ForkFormat::kTree &&
-           FormatOf(disk, Fork::kAttributes) != ForkFormat::kTree && disk.blocks <= kSmallBlocks &&
-           (!S_ISREG(disk.mode) || disk.data_bytes <= kSmallExtents * sizeof(InlineExtent));
+    return IsSmall(inode_->disk);
   }
 
  private:

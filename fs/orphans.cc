@@ -23,7 +23,7 @@ constexpr uint32_t kNodesPerStep = 16;
 // of the orphan tree. Not more than kTransactionBlocksMax.
 constexpr size_t kInodesPerTransaction = 6;
 constexpr size_t kSmallExtents = 2;
-constexpr uint64_t kSmallBlocks = 4096;
+constexpr uint64_t kSmallBlocks = 4096;  // Together; an extent may have a whole group.
 // The thread frees inodes in bursts: waking it for each would take a processor from the clients, or
 // from the thread that serves them. The first of a burst waits at most this long.
 constexpr size_t kBurstInodes = 64;

@@ -578,7 +578,6 @@ void Writeback::FlusherLoop() {
       if (stopping_) return;
       all = std::exchange(kicked_, false);
     }
-    pages_.ClearAhead();
     ReleaseThrottled();  // A truncation may have dropped what they waited for.
     all = all || MuchToWrite();
     Gathered gathered;
@@ -594,6 +593,7 @@ void Writeback::FlusherLoop() {
       while (!stopping_ && batches_in_flight_ >= kBatchesInFlightMax) flusher_wake_.Wait(mutex_);
     }
     if (!gathered.empty()) Submit(gathered.Take());
+    pages_.ClearAhead();  // Takes a while: the device has its work already.
   }
 }
 

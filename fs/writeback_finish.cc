@@ -17,7 +17,6 @@ namespace {
 // blocks, a group entry and (the first node of a tree) a new block with as many: not more than
 // kTransactionBlocksMax together.
 constexpr size_t kRoundsPerTransaction = 12;
-constexpr uint32_t kSmallBlocks = 4096;
 // Space was promised when the data was accepted: nothing more to reserve.
 constexpr OperationRunner::Needs kStoring{.space_blocks = 0, .privileged = true, .retry = false};
 
@@ -95,11 +94,10 @@ Status Writeback::StoreRound(Operation& operation, const Round& round, size_t fi
 }
 
 // True: it is stored in a transaction with others of its kind. A tree of extents would take too
-// many blocks for that.
+// many blocks for that. A long extent would, too, but whoever has one is alone in its batch.
 bool Writeback::MayShareTransaction(const Round& round) {
   if (!round.status.ok() || !round.failure.ok()) return false;
   if (round.extents.size() != 1 || round.committed != 0) return false;
-  if (round.extents[0].length > kSmallBlocks) return false;
   ReaderLock lock(round.inode->lock);
   return FormatOf(round.inode->disk, Fork::kData) != ForkFormat::kTree;
 }

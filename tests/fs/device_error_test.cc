@@ -17,7 +17,7 @@
 #include "base/clock.h"
 #include "fs/checker.h"
 #include "io/fault_device.h"
-#include "tests/support/fs_fixture.h"
+#include "tests/support/fault_fixture.h"
 #include "tests/support/fs_image.h"
 
 namespace pbfs {
@@ -25,36 +25,8 @@ namespace {
 
 using testing::HasSubstr;
 
-class DeviceErrorTest : public ::testing::Test {
+class DeviceErrorTest : public FaultFixture {
  protected:
-  void SetUp() override {
-    ASSERT_TRUE(MakeFilesystem(memory_, {}).ok());
-    Mount();
-  }
-  void Mount(size_t cache_bytes = 16 << 20) {
-    MountOptions options;
-    options.cache_bytes = cache_bytes;
-    options.commit_interval_ns = int64_t{3600} * 1'000'000'000;
-    options.log = [this](const std::string& line) {
-      const std::lock_guard lock(log_mutex_);
-      log_.push_back(line);
-    };
-    auto mounted = FileSystem::Mount(device_, options);
-    ASSERT_TRUE(mounted.ok()) << mounted.status();
-    fs_ = *std::move(mounted);
-    client_ = std::make_unique<FsClient>(*fs_);
-  }
-  // The server dies, the device loses what was not flushed.
-  void CutPowerAndMount() {
-    fs_.reset();
-    memory_.PowerCut(1, 0);
-    device_.SetDecide(nullptr);
-    Mount();
-  }
-  std::string Log() {
-    const std::lock_guard lock(log_mutex_);
-    return absl::StrJoin(log_, "\n");
-  }
   InodeNumber Make(std::string_view name, std::string_view bytes) {
     const auto made = client_->Create(fs_->root(), name);
     EXPECT_TRUE(made.ok()) << made.status();
@@ -80,20 +52,6 @@ class DeviceErrorTest : public ::testing::Test {
     });
   }
   void FailReads() { device_.FailAll(IoOp::kRead, EIO); }
-  void ExpectClean() {
-    ASSERT_TRUE(fs_->Unmount().ok());
-    fs_.reset();
-    const auto report = CheckFilesystem(memory_);
-    ASSERT_TRUE(report.ok()) << report.status();
-    EXPECT_TRUE(report->clean()) << absl::StrJoin(report->problems, "\n");
-  }
-
-  MemoryDevice memory_{64 << 20};
-  FaultDevice device_{memory_};
-  std::mutex log_mutex_;
-  std::vector<std::string> log_;
-  std::unique_ptr<FileSystem> fs_;
-  std::unique_ptr<FsClient> client_;
 };
 
 TEST_F(DeviceErrorTest, ABadBlockFailsItsPageAndNoOther) {

@@ -1,50 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // What many small files share: requests to the device, and transactions.
-#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "fs/checker.h"
 #include "fs/format.h"
-#include "io/fault_device.h"
-#include "io/recording_device.h"
 #include "nlohmann/json.hpp"
-#include "tests/support/fs_fixture.h"
+#include "tests/support/fault_fixture.h"
 
 namespace pbfs {
 namespace {
 
-class SharedTransactionsTest : public ::testing::Test {
+class SharedTransactionsTest : public FaultFixture {
  protected:
-  void SetUp() override {
-    ASSERT_TRUE(MakeFilesystem(memory_, {}).ok());
-    Mount();
-  }
-  void Mount(size_t cache_bytes = 16 << 20) {
-    MountOptions options;
-    options.cache_bytes = cache_bytes;
-    options.commit_interval_ns = int64_t{3600} * 1'000'000'000;
-    auto mounted = FileSystem::Mount(recorder_, options);
-    ASSERT_TRUE(mounted.ok()) << mounted.status();
-    fs_ = *std::move(mounted);
-    client_ = std::make_unique<FsClient>(*fs_);
-  }
-  void CutPowerAndMount() {
-    fs_.reset();
-    memory_.PowerCut(1, 0);
-    fault_.SetDecide(nullptr);
-    Mount();
-  }
-  void ExpectClean() {
-    ASSERT_TRUE(fs_->Unmount().ok());
-    fs_.reset();
-    const auto report = CheckFilesystem(memory_);
-    ASSERT_TRUE(report.ok()) << report.status();
-    EXPECT_TRUE(report->clean()) << absl::StrJoin(report->problems, "\n");
-  }
   static std::string Name(size_t number) { return absl::StrCat("file", number); }
   static std::string Content(size_t number) {
     return std::string(kPageBytes, static_cast<char>('a' + number % 26));
@@ -64,12 +33,6 @@ class SharedTransactionsTest : public ::testing::Test {
   uint64_t Checkpoints() {
     return nlohmann::json::parse(fs_->StatsJson())["log"]["checkpoints"].get<uint64_t>();
   }
-
-  MemoryDevice memory_{64 << 20};
-  FaultDevice fault_{memory_};
-  RecordingDevice recorder_{fault_};
-  std::unique_ptr<FileSystem> fs_;
-  std::unique_ptr<FsClient> client_;
 };
 
 TEST_F(SharedTransactionsTest, ASyncWritesNeighboursTogether) {
@@ -115,7 +78,7 @@ TEST_F(SharedTransactionsTest, AnInodeThatCannotBeStoredFailsNoOther) {
     ASSERT_TRUE(fs_->SetXattr(*other, "user.large", std::string(3000, 'v'), 0).ok());
   }
   const BlockNumber bad = InodeBlock(files[kVictim]);
-  fault_.SetDecide([bad](const IoRequest& request) {
+  device_.SetDecide([bad](const IoRequest& request) {
     const uint64_t at = bad * kBlockBytes;
     const bool hit =
         request.offset_bytes <= at && at < request.offset_bytes + request.buffer.size_bytes();

@@ -24,11 +24,11 @@ constexpr size_t kHugepageBytes = size_t{2} << 20;
 // Rarely reached (each hit pays for one chance), it bounds the time under the queue lock to about
 // 50 us.
 constexpr int kSecondChancesMax = 1024;
-// Pages that the kernel has, too, and that are kept as long as there are frames never used: as many
-// as a file's last pages that are written again in parts, and no more, since the kernel clears each
-// frame when it is first used (0.7 ms for 1 MiB, more than the copy into it).
-constexpr size_t kDropFramesKept = (size_t{64} << 20) / kPageBytes;
-// Cleared at a time: some milliseconds.
+// Pages that the kernel has, too, and that are kept as long as there are frames never used: the
+// last ones, which may be written again in parts, and no more, since the kernel clears each frame
+// when it is first used (0.7 ms for 1 MiB, more than the copy into it).
+constexpr size_t kDropFramesKept = (size_t{16} << 20) / kPageBytes;
+// Cleared ahead, which is some milliseconds' work.
 constexpr size_t kClearBytesMax = size_t{16} << 20;
 // Pages passed over because their mapping's lock is taken, per attempt.
 constexpr int kContendedMax = 32;
@@ -413,12 +413,13 @@ void PageCache::ClearAhead() {
     const size_t used_bytes = impl_->pages_made * kPageBytes;
     size_t& cleared = impl_->cleared_bytes;
     cleared = std::max(cleared, used_bytes / kHugepageBytes * kHugepageBytes);
-    const size_t end = std::min(frames_total_ * kPageBytes, used_bytes + used_bytes / 2) /
+    const size_t end = std::min(frames_total_ * kPageBytes,
+                                used_bytes + std::min(used_bytes / 2, kClearBytesMax)) /
                        kHugepageBytes * kHugepageBytes;
     if (end <= cleared) return;
     start = impl_->arena.data() + cleared;
-    length_bytes = std::min(end - cleared, kClearBytesMax);
-    cleared += length_bytes;
+    length_bytes = end - cleared;
+    cleared = end;
   }
   // Advice only: kernels before 5.14 do not know it.
   (void)madvise(start, length_bytes, MADV_POPULATE_WRITE);

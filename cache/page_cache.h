@@ -162,9 +162,8 @@ class PageCache {
   void NotifyReclaimable() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Has the kernel clear memory of frames that nobody has used yet, so that whoever is the first to
-  // use one need not wait for that: as far as the use of the cache so far lets expect (half as much
-  // again), some at a time. What an idle mount has resident stays small; a cache that is used by
-  // two thirds is soon resident as a whole. To be called now and then, by one thread at a time.
+  // use one need not wait for that: half as much as was used so far, and 16 MiB at most. To be
+  // called now and then, by one thread at a time.
   void ClearAhead() ABSL_LOCKS_EXCLUDED(mutex_);
 
   size_t frames_total() const { return frames_total_; }

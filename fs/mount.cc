@@ -176,7 +176,7 @@ void FileSystemImpl::MakeParts() {
   Writeback::Options writeback_options;
   writeback_options.age_max_ns = options_.commit_interval_ns * 2 / 5;
   writeback_options.dirty_background_pages = frames / 8;
-  writeback_options.dirty_max_pages = frames * 2 / 5;
+  writeback_options.dirty_max_pages = frames / 4;
   writeback_options.log = options_.log;
   writeback_ = std::make_unique<Writeback>(device_, reader_, pages_, space_, *log_, *runner_,
                                            writeback_options);

@@ -408,6 +408,10 @@ inline constexpr uint32_t kLogAnchorBlocks = 2;
 inline constexpr uint32_t kTransactionBlocksMax = 96;
 inline constexpr uint32_t kLogBlocksMin = 16 * kTransactionBlocksMax + kLogAnchorBlocks;
 
+// Sequences of checkpoints and generations of anchors count from 1 and never get this far (a
+// million a second would take 140000 years), so that nothing that adds to them overflows.
+inline constexpr uint64_t kSequenceMax = uint64_t{1} << 62;
+
 struct LogAnchor {
   BlockHeader header;   // owner = kOwnerLog.
   uint64_t generation;  // The valid anchor with the larger one counts.

@@ -69,13 +69,28 @@ StatusOr<std::optional<uint32_t>> InodeAllocator::GroupWithFreeSlot(uint32_t pre
   return std::nullopt;
 }
 
+// Counts that are wrong on disk do not leave their range.
+Status InodeAllocator::ChangeCounts(uint32_t ag, AgEntry& entry, int32_t slots_delta,
+                                    int32_t free_delta) const {
+  const int64_t slots = int64_t{entry.inode_slots} + slots_delta;
+  const int64_t free = int64_t{entry.free_inodes} + free_delta;
+  if (slots < 0 || free < 0 || free > slots) {
+    return CorruptionError(
+        absl::StrCat("block ", reader_.superblock.ag_table_start + ag / kAgEntriesPerBlock,
+                     ": group ", ag, " free_inodes is ", entry.free_inodes, " of ",
+                     entry.inode_slots, ", which does not fit its inodes"));
+  }
+  entry.inode_slots = static_cast<uint32_t>(slots);
+  entry.free_inodes = static_cast<uint32_t>(free);
+  return OkStatus();
+}
+
 Status InodeAllocator::PutChunk(Transaction& transaction, uint32_t ag, BlockNumber start,
                                 const InodeChunk& chunk, int32_t slots_delta, int32_t free_delta) {
   BlockRef keep;
   AgEntry* entry = nullptr;
   PBFS_ASSIGN_OR_RETURN(entry, space_.ModifyEntry(transaction, ag, keep));
-  entry->inode_slots += static_cast<uint32_t>(slots_delta);
-  entry->free_inodes += static_cast<uint32_t>(free_delta);
+  PBFS_RETURN_IF_ERROR(ChangeCounts(ag, *entry, slots_delta, free_delta));
   TreeRoot root = entry->inode_tree;
   Tree tree(reader_, space_, kOwnerAgBase + ag, root);
   PBFS_RETURN_IF_ERROR(
@@ -89,9 +104,9 @@ Status InodeAllocator::EraseChunk(Transaction& transaction, uint32_t ag, BlockNu
   BlockRef keep;
   AgEntry* entry = nullptr;
   PBFS_ASSIGN_OR_RETURN(entry, space_.ModifyEntry(transaction, ag, keep));
-  const uint32_t slots = chunk.blocks * kInodesPerBlock;
-  entry->inode_slots -= slots;
-  entry->free_inodes -= slots - 1;  // The one being freed was never counted free.
+  const auto slots = static_cast<int32_t>(chunk.blocks * kInodesPerBlock);
+  // The one being freed was never counted free.
+  PBFS_RETURN_IF_ERROR(ChangeCounts(ag, *entry, -slots, 1 - slots));
   TreeRoot root = entry->inode_tree;
   Tree tree(reader_, space_, kOwnerAgBase + ag, root);
   PBFS_RETURN_IF_ERROR(tree.Erase(transaction, start).status());

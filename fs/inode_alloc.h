@@ -48,6 +48,7 @@ class InodeAllocator {
   StatusOr<Chunks*> FreeChunks(uint32_t ag);
   StatusOr<std::optional<uint32_t>> GroupWithFreeSlot(uint32_t preferred);
   Status AddChunk(Transaction& transaction, uint32_t ag, uint32_t* in_group);
+  Status ChangeCounts(uint32_t ag, AgEntry& entry, int32_t slots_delta, int32_t free_delta) const;
   Status PutChunk(Transaction& transaction, uint32_t ag, BlockNumber start, const InodeChunk& chunk,
                   int32_t slots_delta, int32_t free_delta);
   Status EraseChunk(Transaction& transaction, uint32_t ag, BlockNumber start,

@@ -195,6 +195,9 @@ class Log {
   // Log writer.
   void WriterLoop();
   bool CheckpointDueLocked(int64_t now_ns) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasToSeal() ABSL_LOCKS_EXCLUDED(mutex_);
+  // What the open checkpoint will hold is what recovery accepts. REQUIRES: the gate is held.
+  Status VerifyOpenItems() const ABSL_LOCKS_EXCLUDED(mutex_);
   SealedBody Seal() ABSL_LOCKS_EXCLUDED(mutex_);
   void SealItemsLocked(SealedBody& body) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Makes the buffer large enough for whatever a seal may put there now. REQUIRES: the gate is

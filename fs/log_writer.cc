@@ -22,6 +22,17 @@ bool Log::CheckpointDueLocked(int64_t now_ns) const {
          now_ns - open_since_ns_ >= options_.commit_interval_ns;
 }
 
+// A checkpoint of nothing serves to move the tail. While another flush (FlushAsync) has what was
+// written back, the tail does not move, and headers alone would fill the ring.
+bool Log::HasToSeal() {
+  MutexLock lock(mutex_);
+  Lsn tail_sequence = 0;
+  const bool has_to =
+      !open_items_.empty() || !open_cancels_.empty() || TailLocked(&tail_sequence) != sealed_tail_;
+  if (!has_to) seal_wanted_ = tail_wanted_ = false;
+  return has_to;
+}
+
 void Log::WriterLoop() {
   auto ring = IoRing::Create(64);
   if (ring.ok()) (*ring)->Attach();  // Else the device's own ring or pool serves.
@@ -37,7 +48,7 @@ void Log::WriterLoop() {
       flush_first = tail_wanted_ && !written_.empty();
     }
     if (flush_first && !RunCycle(/*seal=*/false)) continue;
-    RunCycle(/*seal=*/true);
+    if (HasToSeal()) RunCycle(/*seal=*/true);
   }
   if (ring.ok()) IoRing::Detach();
 }
@@ -46,11 +57,12 @@ bool Log::RunCycle(bool seal) {
   SealedBody body;
   if (seal) {
     LockGate();
-    const Status room = GrowCheckpointBuffer();
-    if (room.ok()) body = Seal();
+    Status sealable = GrowCheckpointBuffer();
+    if (sealable.ok()) sealable = VerifyOpenItems();
+    if (sealable.ok()) body = Seal();
     UnlockGate();
-    if (!room.ok()) {
-      Fail(ErrnoError(EIO, std::string(room.message())));
+    if (!sealable.ok()) {
+      Fail(ErrnoError(EIO, std::string(sealable.message())));
       return false;
     }
   }
@@ -103,6 +115,18 @@ uint64_t Log::TailLocked(Lsn* sequence) const {
   }
   *sequence = open_sequence_.load(std::memory_order_relaxed);
   return head_;
+}
+
+// What recovery would refuse must not become durable: it would take all that is in the log with it.
+Status Log::VerifyOpenItems() const {
+  MutexLock lock(mutex_);
+  for (const BlockNumber block : open_items_) {
+    const Status good = VerifyUnstamped(items_.at(block)->pin.data(), block, superblock_);
+    if (good.ok()) continue;
+    return CorruptionError(absl::StrCat(
+        device_.geometry().name, ": refused to log bad metadata: ", std::string(good.message())));
+  }
+  return OkStatus();
 }
 
 Log::SealedBody Log::Seal() {

@@ -178,6 +178,9 @@ Status Replay::LoadChain() {
     }
     previous_crc = body->header.header.crc;
     position += body->header.total_blocks;
+    if (position - newest->header.tail_position > ring_blocks_) {
+      return Corrupt(sequence, "the log is longer than its ring");
+    }
     chain_.push_back(std::move(*body));
   }
   return OkStatus();

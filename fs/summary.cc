@@ -27,12 +27,13 @@ StatusOr<FilesystemSummary> ReadSummary(BlockDevice& device, const Superblock& s
   summary.log_clean = anchor.clean != 0;
   PBFS_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Create(kBlockBytes));
   PBFS_RETURN_IF_ERROR(ReadBlock(device, superblock.state_block, buffer));
-  PBFS_RETURN_IF_ERROR(VerifyStateBlock(buffer.data(), superblock.state_block, superblock));
+  PBFS_RETURN_IF_ERROR(
+      VerifyBlockOf(buffer.data(), superblock.state_block, kMagicState, superblock));
   summary.has_orphans = buffer.as<StateBlock>()->orphans.block != 0;
   for (uint32_t i = 0; i < superblock.ag_table_blocks; ++i) {
     const BlockNumber block = superblock.ag_table_start + i;
     PBFS_RETURN_IF_ERROR(ReadBlock(device, block, buffer));
-    PBFS_RETURN_IF_ERROR(VerifyAgTableBlock(buffer.data(), block, superblock));
+    PBFS_RETURN_IF_ERROR(VerifyBlockOf(buffer.data(), block, kMagicAgTable, superblock));
     // Entries past the last group are zero.
     for (const AgEntry& entry : buffer.as<AgTableBlock>()->entries) {
       summary.groups_initialized += (entry.flags & kAgInitialized) != 0 ? 1 : 0;

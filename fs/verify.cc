@@ -31,6 +31,17 @@ bool IsZero(const void* data, size_t length_bytes) {
   return std::all_of(bytes, bytes + length_bytes, [](uint8_t byte) { return byte == 0; });
 }
 
+// The filesystem and the block that the header names.
+Status VerifyPlace(const std::byte* data, BlockNumber block, const Superblock& superblock) {
+  const BlockHeader& header = HeaderOf(data);
+  if (header.meta_uuid != superblock.meta_uuid) {
+    return CorruptionError(
+        absl::StrCat("block ", block, ": header meta_uuid is of another filesystem"));
+  }
+  if (header.block != block) return Bad(block, "header block", header.block);
+  return OkStatus();
+}
+
 // ---- Superblock
 
 struct Range {
@@ -60,7 +71,7 @@ Status VerifyDeviceSize(const Superblock& superblock, BlockNumber block) {
   if (superblock.ag_table_blocks != table_blocks) {
     return Bad(block, "superblock ag_table_blocks", superblock.ag_table_blocks);
   }
-  if (superblock.log_blocks <= kLogAnchorBlocks) {
+  if (superblock.log_blocks < kLogBlocksMin) {
     return Bad(block, "superblock log_blocks", superblock.log_blocks);
   }
   return OkStatus();
@@ -128,12 +139,7 @@ Status VerifyHeader(const std::byte* data, BlockNumber block, uint32_t magic,
     return CorruptionError(absl::StrCat("block ", block, ": header crc is ", absl::Hex(header.crc),
                                         ", computed ", absl::Hex(crc)));
   }
-  if (header.meta_uuid != superblock.meta_uuid) {
-    return CorruptionError(
-        absl::StrCat("block ", block, ": header meta_uuid is of another filesystem"));
-  }
-  if (header.block != block) return Bad(block, "header block", header.block);
-  return OkStatus();
+  return VerifyPlace(data, block, superblock);
 }
 
 // ---- Superblock ---------------------------------------------------------------------------------
@@ -187,8 +193,9 @@ bool IsTreeRoot(const TreeRoot& root, const Superblock& superblock) {
   return root.block < superblock.total_blocks && root.level <= kTreeLevelMax;
 }
 
-Status VerifyStateBlock(const std::byte* data, BlockNumber block, const Superblock& superblock) {
-  PBFS_RETURN_IF_ERROR(VerifyHeader(data, block, kMagicState, superblock));
+namespace {
+
+Status VerifyState(const std::byte* data, BlockNumber block, const Superblock& superblock) {
   PBFS_RETURN_IF_ERROR(VerifyOwner(data, block, kOwnerFilesystem));
   if (block != superblock.state_block) {
     return Bad(superblock.state_block, "state block's place, not where this one lies,", block);
@@ -200,9 +207,7 @@ Status VerifyStateBlock(const std::byte* data, BlockNumber block, const Superblo
   return OkStatus();
 }
 
-// ---- Allocation groups --------------------------------------------------------------------------
-
-namespace {
+// ---- Allocation groups
 
 Status VerifyAgEntry(const AgEntry& entry, uint32_t ag, BlockNumber block,
                      const Superblock& superblock) {
@@ -226,10 +231,7 @@ Status VerifyAgEntry(const AgEntry& entry, uint32_t ag, BlockNumber block,
   return OkStatus();
 }
 
-}  // namespace
-
-Status VerifyAgTableBlock(const std::byte* data, BlockNumber block, const Superblock& superblock) {
-  PBFS_RETURN_IF_ERROR(VerifyHeader(data, block, kMagicAgTable, superblock));
+Status VerifyAgTable(const std::byte* data, BlockNumber block, const Superblock& superblock) {
   PBFS_RETURN_IF_ERROR(VerifyOwner(data, block, kOwnerFilesystem));
   if (block < superblock.ag_table_start ||
       block - superblock.ag_table_start >= superblock.ag_table_blocks) {
@@ -244,8 +246,7 @@ Status VerifyAgTableBlock(const std::byte* data, BlockNumber block, const Superb
   return OkStatus();
 }
 
-Status VerifyBitmapBlock(const std::byte* data, BlockNumber block, const Superblock& superblock) {
-  PBFS_RETURN_IF_ERROR(VerifyHeader(data, block, kMagicBitmap, superblock));
+Status VerifyBitmap(const std::byte* data, BlockNumber block, const Superblock& superblock) {
   if (block >= superblock.total_blocks) {
     return CorruptionError(absl::StrCat("block ", block, ": lies past the device"));
   }
@@ -273,10 +274,9 @@ Status VerifyBitmapBlock(const std::byte* data, BlockNumber block, const Superbl
   return OkStatus();
 }
 
-// ---- Trees --------------------------------------------------------------------------------------
+// ---- Trees
 
-Status VerifyTreeBlock(const std::byte* data, BlockNumber block, const Superblock& superblock) {
-  PBFS_RETURN_IF_ERROR(VerifyHeader(data, block, kMagicTree, superblock));
+Status VerifyTree(const std::byte* data, BlockNumber block, const Superblock& superblock) {
   PBFS_RETURN_IF_ERROR(VerifyTreeNode(data, block));
   if (IsLeaf(data)) return OkStatus();
   const TreeChild* const children = NodeChildren(data);
@@ -288,6 +288,8 @@ Status VerifyTreeBlock(const std::byte* data, BlockNumber block, const Superbloc
   return OkStatus();
 }
 
+}  // namespace
+
 // ---- Log ----------------------------------------------------------------------------------------
 
 Status VerifyLogAnchor(const std::byte* data, BlockNumber block, const Superblock& superblock) {
@@ -298,7 +300,12 @@ Status VerifyLogAnchor(const std::byte* data, BlockNumber block, const Superbloc
   }
   const auto& anchor = *reinterpret_cast<const LogAnchor*>(data);
   if (anchor.clean > 1) return Bad(block, "log anchor clean", anchor.clean);
-  if (anchor.first_sequence == 0) return Bad(block, "log anchor first_sequence", 0);
+  if (anchor.first_sequence == 0 || anchor.first_sequence > kSequenceMax) {
+    return Bad(block, "log anchor first_sequence", anchor.first_sequence);
+  }
+  if (anchor.generation > kSequenceMax) {
+    return Bad(block, "log anchor generation", anchor.generation);
+  }
   return OkStatus();
 }
 
@@ -315,7 +322,9 @@ Status VerifyCheckpointHeader(const std::byte* data, BlockNumber block,
   const auto bad = [block](const char* field, uint64_t value) {
     return Bad(block, absl::StrCat("checkpoint ", field), value);
   };
-  if (header.sequence == 0) return bad("sequence", 0);
+  if (header.sequence == 0 || header.sequence > kSequenceMax) {
+    return bad("sequence", header.sequence);
+  }
   if (header.tail_sequence == 0 || header.tail_sequence > header.sequence) {
     return bad("tail_sequence", header.tail_sequence);
   }
@@ -367,28 +376,52 @@ const char* StructureName(uint32_t magic) {
   }
 }
 
+Status VerifyContent(const std::byte* data, BlockNumber block, const Superblock& superblock) {
+  switch (HeaderOf(data).magic) {
+    case kMagicState:
+      return VerifyState(data, block, superblock);
+    case kMagicAgTable:
+      return VerifyAgTable(data, block, superblock);
+    case kMagicBitmap:
+      return VerifyBitmap(data, block, superblock);
+    case kMagicInodes:
+      return VerifyInodeTable(data, block, superblock);
+    case kMagicTree:
+      return VerifyTree(data, block, superblock);
+    default:
+      return CorruptionError(absl::StrCat("block ", block, ": header magic is ",
+                                          absl::Hex(HeaderOf(data).magic), ", which is unknown"));
+  }
+}
+
+Status VerifyUnstamped(const std::byte* data, BlockNumber block, const Superblock& superblock) {
+  PBFS_RETURN_IF_ERROR(VerifyPlace(data, block, superblock));
+  return VerifyContent(data, block, superblock);
+}
+
+Status VerifyBlockOf(const std::byte* data, BlockNumber block, uint32_t magic,
+                     const Superblock& superblock) {
+  PBFS_RETURN_IF_ERROR(VerifyHeader(data, block, magic, superblock));
+  return VerifyContent(data, block, superblock);
+}
+
 Status VerifyBlock(const std::byte* data, BlockNumber block, const Superblock& superblock) {
   switch (HeaderOf(data).magic) {
     case kMagicSuperblock:
       PBFS_RETURN_IF_ERROR(VerifyHeader(data, block, kMagicSuperblock, superblock));
       return VerifySuperblock(data, block);
     case kMagicState:
-      return VerifyStateBlock(data, block, superblock);
     case kMagicAgTable:
-      return VerifyAgTableBlock(data, block, superblock);
     case kMagicBitmap:
-      return VerifyBitmapBlock(data, block, superblock);
     case kMagicInodes:
-      return VerifyInodeTableBlock(data, block, superblock);
     case kMagicTree:
-      return VerifyTreeBlock(data, block, superblock);
+      return VerifyBlockOf(data, block, HeaderOf(data).magic, superblock);
     case kMagicLogAnchor:
       return VerifyLogAnchor(data, block, superblock);
     case kMagicCheckpoint:
       return VerifyCheckpointHeader(data, block, superblock);
     default:
-      return CorruptionError(absl::StrCat("block ", block, ": header magic is ",
-                                          absl::Hex(HeaderOf(data).magic), ", which is unknown"));
+      return VerifyContent(data, block, superblock);  // Says that the magic is unknown.
   }
 }
 

@@ -39,15 +39,17 @@ Status VerifyHeader(const std::byte* data, BlockNumber block, uint32_t magic,
 // geometry function of format.h overflows for block numbers below total_blocks.
 Status VerifySuperblock(const std::byte* data, BlockNumber block);
 
-// ---- The other types, header included
+// ---- The other types
 
-Status VerifyStateBlock(const std::byte* data, BlockNumber block, const Superblock& superblock);
-Status VerifyAgTableBlock(const std::byte* data, BlockNumber block, const Superblock& superblock);
-Status VerifyBitmapBlock(const std::byte* data, BlockNumber block, const Superblock& superblock);
-Status VerifyInodeTableBlock(const std::byte* data, BlockNumber block,
-                             const Superblock& superblock);
-// VerifyTreeNode (fs/tree.h) plus the header and children within the device.
-Status VerifyTreeBlock(const std::byte* data, BlockNumber block, const Superblock& superblock);
+// State block, group table, bitmap, inodes or tree node, whichever the magic says; without what the
+// header says of itself.
+Status VerifyContent(const std::byte* data, BlockNumber block, const Superblock& superblock);
+// Of a block in memory, which has neither its lsn nor its crc yet: the rest of the header, and the
+// content.
+Status VerifyUnstamped(const std::byte* data, BlockNumber block, const Superblock& superblock);
+// The header with this magic, and the content.
+Status VerifyBlockOf(const std::byte* data, BlockNumber block, uint32_t magic,
+                     const Superblock& superblock);
 Status VerifyLogAnchor(const std::byte* data, BlockNumber block, const Superblock& superblock);
 // The header only; the body's crc is checked by recovery.
 Status VerifyCheckpointHeader(const std::byte* data, BlockNumber block,
@@ -57,6 +59,9 @@ Status VerifyCheckpointHeader(const std::byte* data, BlockNumber block,
 Status VerifyBlock(const std::byte* data, BlockNumber block, const Superblock& superblock);
 
 // ---- Parts
+
+// The content of a block of inodes.
+Status VerifyInodeTable(const std::byte* data, BlockNumber block, const Superblock& superblock);
 
 // A used inode (mode != 0) at its place.
 Status VerifyInode(const DiskInode& inode, InodeNumber ino, const Superblock& superblock);

@@ -179,9 +179,7 @@ Status VerifyInode(const DiskInode& inode, InodeNumber ino, const Superblock& su
   return OkStatus();
 }
 
-Status VerifyInodeTableBlock(const std::byte* data, BlockNumber block,
-                             const Superblock& superblock) {
-  PBFS_RETURN_IF_ERROR(VerifyHeader(data, block, kMagicInodes, superblock));
+Status VerifyInodeTable(const std::byte* data, BlockNumber block, const Superblock& superblock) {
   const auto& table = *reinterpret_cast<const InodeTableBlock*>(data);
   if (block >= superblock.total_blocks || table.header.owner != kOwnerAgBase + AgOf(block)) {
     return CorruptionError(absl::StrCat("block ", block, ": header owner is ", table.header.owner));

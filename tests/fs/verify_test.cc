@@ -172,6 +172,7 @@ TEST_F(VerifyTest, SuperblockFieldsAreChecked) {
   bad("ag_table_blocks", [](Superblock& s) { s.ag_table_blocks = 0; });
   bad("ag_table_blocks", [](Superblock& s) { s.ag_table_blocks = UINT32_MAX; });
   bad("log_blocks", [](Superblock& s) { s.log_blocks = kLogAnchorBlocks; });
+  bad("log_blocks", [](Superblock& s) { s.log_blocks = kLogBlocksMin - 1; });
   bad("state_block", [](Superblock& s) { s.state_block = UINT64_MAX; });
   bad("state_block", [](Superblock& s) { s.state_block = kAgBlocks; });
   bad("state_block", [](Superblock& s) { s.state_block = 1; });
@@ -344,6 +345,8 @@ TEST_F(VerifyTest, LogAnchorFieldsAreChecked) {
   bad("owner", [](LogAnchor& a) { a.header.owner = 1; });
   bad("clean", [](LogAnchor& a) { a.clean = 2; });
   bad("first_sequence", [](LogAnchor& a) { a.first_sequence = 0; });
+  bad("first_sequence", [](LogAnchor& a) { a.first_sequence = kSequenceMax + 1; });
+  bad("generation", [](LogAnchor& a) { a.generation = UINT64_MAX; });
 }
 
 TEST_F(VerifyTest, CheckpointFieldsAreChecked) {
@@ -361,6 +364,7 @@ TEST_F(VerifyTest, CheckpointFieldsAreChecked) {
   };
   bad("owner", [](CheckpointHeader& h) { h.header.owner = 1; });
   bad("checkpoint sequence", [](CheckpointHeader& h) { h.sequence = 0; });
+  bad("checkpoint sequence", [](CheckpointHeader& h) { h.sequence = kSequenceMax + 1; });
   bad("tail_sequence", [](CheckpointHeader& h) { h.tail_sequence = 0; });
   bad("tail_sequence", [](CheckpointHeader& h) { h.tail_sequence = 11; });
   bad("tail_position",

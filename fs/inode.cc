@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fs/inode.h"
 
+#include <sys/stat.h>
+
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "fs/fork.h"
+#include "fs/verify.h"
 
 namespace pbfs {
 
@@ -50,6 +54,7 @@ Status InodeTable::Load(Inode& inode) {
   }
   inode.size.store(inode.disk.size_bytes, std::memory_order_relaxed);
   inode.stored_size.store(inode.disk.size_bytes, std::memory_order_relaxed);
+  inode.full_leaves_max.store(FullLeavesMax(inode.disk), std::memory_order_relaxed);
   return OkStatus();
 }
 
@@ -114,6 +119,7 @@ InodeRef InodeTable::GetNew(InodeNumber ino) {
   entry->loaded = true;
   entry->size.store(0, std::memory_order_relaxed);
   entry->stored_size.store(0, std::memory_order_relaxed);
+  entry->full_leaves_max.store(0, std::memory_order_relaxed);
   return InodeRef(*this, *entry);
 }
 
@@ -199,7 +205,15 @@ size_t InodeTable::reference_count() {
   return references_.size();
 }
 
+uint64_t FullLeavesMax(const DiskInode& disk) {
+  constexpr uint64_t kExtentsPerLeaf = 128;  // A few more fit.
+  if (!S_ISREG(disk.mode) || FormatOf(disk, Fork::kData) != ForkFormat::kTree) return 0;
+  return disk.blocks / kExtentsPerLeaf + 1;
+}
+
 Status StoreInode(Transaction& transaction, const MetaReader& reader, Inode& inode) {
+  // A count that was wrong on disk may have left its range by now.
+  PBFS_RETURN_IF_ERROR(VerifyInode(inode.disk, inode.ino, reader.superblock));
   const BlockNumber number = InodeBlock(inode.ino);
   BlockRef block;
   PBFS_ASSIGN_OR_RETURN(block, reader.Read(number, kMagicInodes, kOwnerAgBase + AgOf(number)));

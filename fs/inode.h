@@ -46,6 +46,9 @@ class InodeRef {
   Inode* inode_ = nullptr;
 };
 
+// No more leaves of the inode's extent tree are full than this.
+uint64_t FullLeavesMax(const DiskInode& disk);
+
 // An inode in memory. Kept by InodeTable; used through an InodeRef, which pins it.
 struct Inode {
   Inode(PageCache& cache, InodeNumber number) : ino(number), pages(cache, number) {}
@@ -66,6 +69,8 @@ struct Inode {
   std::atomic<uint64_t> size{0};
   // disk.size_bytes as of the last committed operation, readable without the lock.
   std::atomic<uint64_t> stored_size{0};
+  // Of the extent tree as of then; no more leaves than this are full.
+  std::atomic<uint64_t> full_leaves_max{0};
 
   // Newest checkpoint with any change of this inode, and with one that fdatasync must wait for.
   std::atomic<Lsn> changed{0};

@@ -193,6 +193,7 @@ void FileSystemImpl::MakeParts() {
 Status FileSystemImpl::Start(uint64_t anchor_generation, uint64_t next_sequence) {
   zero_page_ = pages_.Allocate();
   std::memset(zero_page_->data, 0, kPageBytes);
+  space_.SetReport(options_.log);
   PBFS_RETURN_IF_ERROR(space_.Load());
   if (options_.collects_writes) space_.KeepForCollected();
   PBFS_RETURN_IF_ERROR(inode_allocator_.Load());

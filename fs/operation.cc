@@ -80,6 +80,8 @@ void Operation::Keep(Lsn sequence) {
   for (Edited& edited : edited_) {
     edited.inode->lock.AssertHeld();
     edited.inode->stored_size.store(edited.inode->disk.size_bytes, std::memory_order_release);
+    edited.inode->full_leaves_max.store(FullLeavesMax(edited.inode->disk),
+                                        std::memory_order_relaxed);
     if (sequence == 0) continue;
     edited.inode->changed.store(sequence, std::memory_order_release);
     if (!times_only_) edited.inode->data_changed.store(sequence, std::memory_order_release);
@@ -134,7 +136,8 @@ Status OperationRunner::Run(const Needs& needs, const Body& body) {
     const int error = ErrnoOf(status);
     if (error == EAGAIN) {
       // Blocks freed lately become free for use with the checkpoint that frees them.
-      if (++commits > kCommitsMax) return ErrnoError(ENOSPC, "no space left");
+      const int most = needs.promised ? kCommitsWhenPromised : kCommitsMax;
+      if (++commits > most) return ErrnoError(ENOSPC, "no space left");
       PBFS_RETURN_IF_ERROR(log_.ForceAll());
     } else if (error == ENOSPC && needs.retry) {
       PBFS_RETURN_IF_ERROR(search_room_(search));

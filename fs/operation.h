@@ -89,9 +89,13 @@ class OperationRunner {
     uint32_t space_blocks = 32;  // New metadata blocks at worst.
     bool privileged = false;     // May use the reserve of a full filesystem: it frees something.
     bool retry = true;           // May search for room.
+    bool promised = false;       // Its space is there, if only it becomes free for use.
   };
+  // What was promised is free when it is asked for, but others may use what a commit frees first.
+  static constexpr int kCommitsWhenPromised = 64;
   using Body = std::function<Status(Operation& operation)>;
   Status Run(const Needs& needs, const Body& body);
+  bool writable() const { return log_.CheckWritable().ok(); }
 
  private:
   Status RunOnce(const Needs& needs, const Body& body);

@@ -10,7 +10,6 @@
 namespace pbfs {
 namespace {
 
-// No retry: making room waits for writeback, which Shrink() keeps from running.
 constexpr OperationRunner::Needs kChangingSize{
     .space_blocks = 8, .privileged = true, .retry = false};
 
@@ -24,8 +23,13 @@ Status FileSystemImpl::SetSize(const InodeRef& inode, uint64_t size) {
   }
   if (size > kFileBytesMax) return ErrnoError(EFBIG, "file too large");
   inode->range.Lock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
-  const uint64_t old_size = inode->size.load(std::memory_order_acquire);
-  const Status status = size > old_size ? Grow(inode, size) : Shrink(inode, size);
+  Status status;
+  for (RoomSearch search;;) {
+    const uint64_t old_size = inode->size.load(std::memory_order_acquire);
+    status = size > old_size ? Grow(inode, size) : Shrink(inode, size);
+    // Here and not in Run(): making room waits for writeback, which Shrink() keeps from running.
+    if (ErrnoOf(status) != ENOSPC || !SearchRoom(search).ok()) break;
+  }
   inode->range.Unlock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
   return status;
 }

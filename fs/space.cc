@@ -87,6 +87,8 @@ uint64_t SpaceManager::KeptFrom(SpaceClass by) const {
   switch (by) {
     case SpaceClass::kPrivileged:
       return 0;
+    case SpaceClass::kConversion:
+      return reserve_pool_ / 2;
     case SpaceClass::kCollected:
       return reserve_pool_;
     case SpaceClass::kOrdinary:
@@ -96,6 +98,9 @@ uint64_t SpaceManager::KeptFrom(SpaceClass by) const {
 }
 
 bool SpaceManager::Reserve(uint64_t blocks, SpaceClass by) {
+  // Who asks for nothing has been promised what it takes, or takes none; what is available may be
+  // less than nothing while a promise and what was taken of it both count.
+  if (blocks == 0) return true;
   const int64_t floor = static_cast<int64_t>(KeptFrom(by));
   int64_t available = available_.load(std::memory_order_relaxed);
   do {
@@ -180,6 +185,9 @@ Status SpaceManager::LoadGroupLocked(uint32_t ag) {
   }
   group.words = std::move(words);
   loaded_.push_back(ag);
+  if (std::exchange(group.given_up, false)) {
+    available_.fetch_add(group.free_blocks, std::memory_order_relaxed);
+  }
   return OkStatus();
 }
 
@@ -257,14 +265,15 @@ StatusOr<BlockRun> SpaceManager::FindAndClaimLocked(BlockNumber goal, uint32_t w
   BlockRun best;
   uint32_t best_ag = 0;
   uint32_t tried = 0;
+  Status bad;
   for (uint32_t i = 0; i < ag_count_; ++i) {
     const uint32_t ag = (first_ag + i) % ag_count_;
     Group& group = groups_[ag];
-    if (group.free_blocks == 0) continue;
+    if (group.free_blocks == 0 || group.given_up) continue;
     if (Status loaded = LoadGroupLocked(ag); !loaded.ok()) {
-      // A damaged group does not spoil what another has.
-      if (best.length > 0) break;
-      return loaded;
+      if (!GiveUpGroupLocked(ag, loaded)) return loaded;
+      bad = loaded;
+      continue;
     }
     ++tried;
     if (best.length < std::min(wanted, group.longest_max)) {
@@ -281,7 +290,19 @@ StatusOr<BlockRun> SpaceManager::FindAndClaimLocked(BlockNumber goal, uint32_t w
   }
   if (best.length > 0) return TakeLocked(best_ag, best, wanted, metadata);
   if (HasBusy()) return ErrnoError(EAGAIN, "all free blocks wait for a log commit");
-  return ErrnoError(ENOSPC, "no free block");
+  return bad.ok() ? ErrnoError(ENOSPC, "no free block") : bad;
+}
+
+// A group whose bitmap is damaged or unreadable does not spoil what others have; nobody is promised
+// its space, as in ext4, until somebody who frees a block there can load it. False: there is no
+// other, or it is not the group's fault.
+bool SpaceManager::GiveUpGroupLocked(uint32_t ag, const Status& error) {
+  if (ag_count_ == 1 || (ErrnoOf(error) != EUCLEAN && ErrnoOf(error) != EIO)) return false;
+  Group& group = groups_[ag];
+  group.given_up = true;
+  available_.fetch_sub(group.free_blocks, std::memory_order_relaxed);
+  if (report_) report_(absl::StrCat("group ", ag, " is not used: ", std::string(error.message())));
+  return true;
 }
 
 BlockRun SpaceManager::TakeLocked(uint32_t ag, const BlockRun& run, uint32_t wanted,

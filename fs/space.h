@@ -4,8 +4,10 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -27,6 +29,7 @@ struct BlockRun {
 enum class SpaceClass : uint8_t {
   kOrdinary,
   kCollected,   // Data that the kernel accepted from a program before it asked us.
+  kConversion,  // Data over unwritten extents: only the growth of the tree.
   kPrivileged,  // Frees something: a full filesystem can be emptied.
 };
 
@@ -71,6 +74,9 @@ class SpaceManager : public NodeSpace {
   uint64_t available_blocks() const;
   // What kOrdinary leaves.
   uint64_t kept_blocks() const { return reserve_pool_ + kept_for_collected_; }
+  // Who is told of a group that is not used because its bitmap is damaged; under the lock. Call
+  // before others use this object.
+  void SetReport(std::function<void(const std::string&)> report) { report_ = std::move(report); }
   // Keeps a part of the space for kCollected. Call once, after Load().
   void KeepForCollected();
 
@@ -128,6 +134,7 @@ class SpaceManager : public NodeSpace {
     std::unique_ptr<uint64_t[]> words;  // Bit 1: not allocatable. kWords words, or not loaded.
     uint32_t free_blocks = 0;           // Zero bits, also of one that is not loaded.
     bool in_use = false;                // Since unloading last looked at it.
+    bool given_up = false;              // Its bitmap could not be loaded: nothing is claimed here.
     uint32_t next = 0;                  // Where the next scan for data starts.
     uint32_t node_next = 0;             // Below it, no free block for metadata.
     uint32_t longest_max = kAgBlocks;   // No free run is longer.
@@ -143,6 +150,7 @@ class SpaceManager : public NodeSpace {
 
   uint64_t KeptFrom(SpaceClass by) const;
   Status LoadGroupLocked(uint32_t ag) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool GiveUpGroupLocked(uint32_t ag, const Status& error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Down to as many loaded groups as there should be. What was loaded before may be gone.
   void UnloadSomeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Blocks of the run are taken in memory alone (+), or no longer (-).
@@ -172,6 +180,7 @@ class SpaceManager : public NodeSpace {
   uint64_t reserve_pool_ = 0;
   uint64_t kept_for_collected_ = 0;
 
+  std::function<void(const std::string&)> report_;
   std::vector<GroupOnDisk> on_disk_;
   std::atomic<int64_t> available_{0};
   std::atomic<int64_t> busy_blocks_{0};

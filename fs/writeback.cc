@@ -19,7 +19,8 @@ constexpr size_t kRequestBytesMax = 1 << 20;
 // So much of one file (16 MiB) need not be collected any further: the kernel has done that already,
 // and its blocks will lie together anyway.
 constexpr size_t kStreamPages = 4096;
-// Tree nodes that new extents of one inode may need: a path, and a leaf per this many blocks.
+// Tree nodes that new extents of one inode may need: a path, a leaf per this many blocks, and for
+// each of those leaves that were full (extents in ascending order leave them so) another one.
 constexpr uint64_t kMetadataPerInode = 4;
 constexpr uint64_t kBlocksPerMetadataBlock = 64;
 // What a written block in the middle of an unwritten extent adds.
@@ -79,11 +80,12 @@ bool Writeback::ReserveFor(Inode& inode, const PromiseCounts& pages, SpaceClass 
   MutexLock lock(inode.writeback_lock);
   PromiseCounts after = inode.promised;
   after += pages;
+  const uint64_t full_leaves = inode.full_leaves_max.load(std::memory_order_relaxed);
   const uint64_t metadata =
-      kMetadataPerInode +
+      kMetadataPerInode + std::min(after.sum(), full_leaves) +
       (after.blocks + kExtentsPerConversion * after.conversions) / kBlocksPerMetadataBlock;
   const uint64_t more = metadata > inode.metadata_reserved ? metadata - inode.metadata_reserved : 0;
-  if (pages.blocks == 0) by = SpaceClass::kPrivileged;
+  if (pages.blocks == 0) by = SpaceClass::kConversion;
   if (!space_.Reserve(pages.blocks + more, by)) return false;
   inode.promised = after;
   inode.metadata_reserved += more;
@@ -252,10 +254,11 @@ void Writeback::ReleaseRoundSlot(Inode& inode, const Status& status) {
 }
 
 StatusOr<BlockRun> Writeback::ClaimRun(BlockNumber goal, uint32_t wanted) {
-  for (int attempt = 0;; ++attempt) {
+  for (int commits = 0;; ++commits) {
     auto run = space_.Claim(goal, wanted);
     if (run.ok() || ErrnoOf(run.status()) != EAGAIN) return run;
-    if (attempt == 3) return ErrnoError(ENOSPC, "all free blocks wait for a log commit");
+    if (commits == OperationRunner::kCommitsWhenPromised)
+      return ErrnoError(ENOSPC, "all free blocks wait for a log commit");
     PBFS_RETURN_IF_ERROR(log_.ForceAll());
   }
 }

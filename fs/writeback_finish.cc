@@ -18,7 +18,8 @@ namespace {
 // kTransactionBlocksMax together.
 constexpr size_t kRoundsPerTransaction = 12;
 // Space was promised when the data was accepted: nothing more to reserve.
-constexpr OperationRunner::Needs kStoring{.space_blocks = 0, .privileged = true, .retry = false};
+constexpr OperationRunner::Needs kStoring{
+    .space_blocks = 0, .privileged = true, .retry = false, .promised = true};
 
 // What fsync says about a failed write, as Linux has it: ENOSPC (the host of an image file is full)
 // or EIO.

@@ -298,6 +298,86 @@ TEST_F(FallocateTest, PreallocatedSpaceCanBeWrittenOnAFullDevice) {
   EXPECT_EQ(Map(Find()), absl::StrCat("d0-", kBlocks, " "));
 }
 
+// Others have taken all that is kept back; what was accepted has its space all the same.
+TEST_F(FallocateTest, WhatWasPreallocatedIsStoredWhenTheReserveIsUsedUp) {
+  const InodeNumber ino = Make();
+  constexpr uint64_t kBlocks = 800;
+  ASSERT_EQ(Allocate(ino, 0, 0, kBlocks * kBlockBytes), 0);
+  constexpr int kOthers = 100;
+  for (int i = 0; i < kOthers; ++i) {
+    ASSERT_EQ(Allocate(Make(absl::StrCat("other ", i).c_str()), 0, 0, kBlockBytes), 0);
+  }
+  const InodeNumber gone = Make("gone");
+  ASSERT_EQ(Allocate(gone, 0, 0, 500 * kBlockBytes), 0);
+  FillDevice();
+  const std::string block(kBlockBytes, 'p');
+  for (uint64_t i = 0; i < kBlocks; i += 2) {
+    ASSERT_TRUE(client_->Write(ino, i * kBlockBytes, block).ok()) << i;
+  }
+  for (int i = 0; i < kOthers && fs_->StatFs()->blocks_free >= 128 + 4; ++i) {
+    ASSERT_TRUE(client_->Write(Find(absl::StrCat("other ", i).c_str()), 0, block).ok()) << i;
+  }
+  EXPECT_TRUE(client_->Truncate(gone, 0).ok());
+  EXPECT_TRUE(client_->Fsync(ino).ok());
+  const std::string expected = Bytes(ino);
+  Check();
+  EXPECT_EQ(Bytes(Find()), expected);
+}
+
+// Whatever maps have grown by.
+TEST_F(FallocateTest, WritesToPreallocatedSpaceLeaveEnoughToDeleteSomething) {
+  constexpr int kFiles = 300;
+  constexpr uint64_t kBlocks = 20;
+  std::vector<InodeNumber> files;
+  for (int i = 0; i < kFiles; ++i) {
+    files.push_back(Make(absl::StrCat(i).c_str()));
+    ASSERT_EQ(Allocate(files.back(), 0, 0, kBlocks * kBlockBytes), 0);
+  }
+  FillDevice();
+  const std::string block(kBlockBytes, 'p');
+  Status status;
+  for (int i = 0; i < kFiles && status.ok(); ++i) {
+    for (uint64_t at = 0; at < kBlocks && status.ok(); at += 2) {
+      status = client_->Write(files[i], at * kBlockBytes, block);
+    }
+    ASSERT_TRUE(client_->Fsync(files[i]).ok());
+  }
+  EXPECT_EQ(ErrnoOf(status), ENOSPC);
+  EXPECT_TRUE(client_->Truncate(files[0], 0).ok());
+  EXPECT_TRUE(fs_->Unlink(root(), "1").ok());
+  EXPECT_TRUE(fs_->Unlink(root(), "fill").ok());
+  Check();
+}
+
+// An accepted page may fall into any leaf of the map, and leaves that were filled in order are
+// full.
+TEST_F(FallocateTest, PagesInManyFullLeavesAreStoredWhenTheReserveIsUsedUp) {
+  constexpr uint64_t kExtents = 60 * 143;
+  constexpr uint64_t kGap = 143 * 2;
+  const InodeNumber ino = Make();
+  const std::string block(kBlockBytes, 'p');
+  for (uint64_t i = 0; i < kExtents; ++i) {
+    ASSERT_TRUE(client_->Write(ino, 2 * i * kBlockBytes, block).ok()) << i;
+    if (i % 500 == 0) ASSERT_TRUE(client_->Fsync(ino).ok());
+  }
+  ASSERT_TRUE(client_->Fsync(ino).ok());
+  FillDevice();
+  ASSERT_TRUE(client_->Truncate(Find("fill"), Size(Find("fill")) - 400 * kBlockBytes).ok());
+  Status status;
+  uint64_t accepted = 0;
+  for (uint64_t at = 71; at < 2 * kExtents; at += kGap) {
+    status = client_->Write(ino, (2 * (at / 2) + 1) * kBlockBytes, block);
+    if (!status.ok()) break;
+    ++accepted;
+  }
+  EXPECT_GT(accepted, 50u);
+  const uint64_t free = fs_->StatFs()->blocks_free;
+  EXPECT_TRUE(client_->Fsync(ino).ok());
+  // It took no more than was promised.
+  EXPECT_GE(fs_->StatFs()->blocks_free, free);
+  Check();
+}
+
 TEST_F(FallocateTest, AFullDeviceCanBePunchedAndZeroed) {
   const InodeNumber ino = Make();
   std::string expected(100 * kBlockBytes, 'x');

@@ -196,6 +196,41 @@ TEST_F(SpaceGroupsTest, AGroupStaysWhileMemoryKnowsMoreThanTheDisk) {
   EXPECT_LE(space_.loaded_groups(), 3u);
 }
 
+// Not even the group that is tried first.
+TEST_F(SpaceGroupsTest, AGroupWithADamagedBitmapIsLeftAlone) {
+  const BlockRun run = *space_.Claim(AgStart(1) + 60'000, 100);
+  auto transaction = log_->Begin();
+  ASSERT_TRUE(transaction.ok());
+  ASSERT_TRUE(space_.CommitClaim(**transaction, run).ok());
+  ASSERT_TRUE((*transaction)->Commit().ok());
+  ASSERT_TRUE(log_->ForceAll().ok());
+  SpaceManager other(reader_);
+  std::string said;
+  other.SetReport([&said](const std::string& line) { said += line; });
+  ASSERT_TRUE(other.Load().ok());
+  const uint64_t available = other.available_blocks();
+  {
+    // The table says one more than the bitmap has.
+    auto damaging = log_->Begin();
+    ASSERT_TRUE(damaging.ok());
+    BlockRef table;
+    table = *reader_.Read(superblock_.ag_table_start, kMagicAgTable, kOwnerFilesystem);
+    --(*damaging)->ModifyAs<AgTableBlock>(table)->entries[1].free_blocks;
+    ASSERT_TRUE((*damaging)->Commit().ok());
+  }
+  SpaceManager damaged(reader_);
+  damaged.SetReport([&said](const std::string& line) { said += line; });
+  ASSERT_TRUE(damaged.Load().ok());
+  for (int i = 0; i < 2; ++i) {
+    const StatusOr<BlockRun> elsewhere = damaged.Claim(AgStart(1) + 60'000, 100);
+    ASSERT_TRUE(elsewhere.ok()) << elsewhere.status();
+    EXPECT_NE(AgOf(elsewhere->block), 1u);
+  }
+  EXPECT_NE(said.find("group 1 is not used"), std::string::npos) << said;
+  // Nobody is promised what is free there.
+  EXPECT_LT(damaged.available_blocks(), available - kAgBlocks / 2);
+}
+
 // Claims come and go beside transactions that commit and abort: whatever is unloaded meanwhile
 // comes back as it was.
 TEST_F(SpaceGroupsTest, WhatIsUnloadedBesideOtherThreadsComesBackAsItWas) {

@@ -63,6 +63,13 @@ Extent ExtentMap::InlineAt(uint32_t index) const {
   return FromValue(record.file_block, record.value);
 }
 
+std::vector<InlineExtent> ExtentMap::InlineRecords() const {
+  std::vector<InlineExtent> records(inline_count());
+  if (records.empty()) return records;
+  std::memcpy(records.data(), inode_.inline_area, records.size() * sizeof(InlineExtent));
+  return records;
+}
+
 Status ExtentMap::Check(const Extent& extent) const {
   const uint64_t total = reader_.superblock.total_blocks;
   if (extent.block == 0 || extent.length == 0 || extent.length > kAgBlocks ||
@@ -156,8 +163,7 @@ Status ExtentMap::ToTree(Transaction& transaction) {
 
 Status ExtentMap::Put(Transaction& transaction, const Extent& extent) {
   if (FormatOf(inode_, Fork::kData) != ForkFormat::kTree) {
-    std::vector<InlineExtent> records(inline_count());
-    if (!records.empty()) std::memcpy(records.data(), inode_.inline_area, inode_.data_bytes);
+    std::vector<InlineExtent> records = InlineRecords();
     const auto at = std::lower_bound(
         records.begin(), records.end(), extent.file_block,
         [](const InlineExtent& record, uint64_t block) { return record.file_block < block; });
@@ -188,8 +194,7 @@ Status ExtentMap::Erase(Transaction& transaction, uint64_t file_block) {
     if (empty) ClearFork(inode_, Fork::kData);
     return OkStatus();
   }
-  std::vector<InlineExtent> records(inline_count());
-  if (!records.empty()) std::memcpy(records.data(), inode_.inline_area, inode_.data_bytes);
+  std::vector<InlineExtent> records = InlineRecords();
   std::erase_if(records,
                 [&](const InlineExtent& record) { return record.file_block == file_block; });
   SetInline(inode_, Fork::kData, BytesOf(records));

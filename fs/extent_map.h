@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "base/status.h"
 #include "fs/format.h"
@@ -72,6 +73,7 @@ class ExtentMap {
     return static_cast<uint32_t>(inode_.data_bytes / sizeof(InlineExtent));
   }
   Extent InlineAt(uint32_t index) const;
+  std::vector<InlineExtent> InlineRecords() const;
 
   const MetaReader& reader_;
   SpaceManager& space_;

@@ -32,7 +32,8 @@ constexpr int64_t kBurstDelayNs = 10'000'000;
 constexpr int64_t kForgetDelayNs = 50'000'000;
 // With less available than this, who deletes waits for the space.
 constexpr uint64_t kScarceBlocks = (uint64_t{64} << 20) / kBlockBytes;
-constexpr OperationRunner::Needs kFreeing{.space_blocks = 8, .privileged = true, .retry = false};
+// Nothing that frees takes a block: not even a filesystem without any keeps it from going on.
+constexpr OperationRunner::Needs kFreeing{.space_blocks = 0, .privileged = true, .retry = false};
 
 bool IsSmall(const DiskInode& disk) {
   return FormatOf(disk, Fork::kData) != ForkFormat::kTree &&
@@ -373,6 +374,24 @@ void Orphans::Drain() {
   --drainers_;
 }
 
+Status Orphans::FinishOne(InodeNumber ino, OrphanKind kind) {
+  if (kind == OrphanKind::kUnlinked) return FreeInode(ino);
+  InodeRef inode;
+  PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(ino));
+  bool is_file = false;
+  {
+    ReaderLock lock(inode->lock);
+    is_file = S_ISREG(inode->disk.mode);
+  }
+  if (kind != OrphanKind::kTruncate || !is_file) {
+    return CorruptionError(absl::StrCat(
+        "block ", reader_.superblock.state_block, ": orphans: kind of inode ", ino, " is ",
+        static_cast<uint32_t>(kind), is_file ? "" : ", but it is no regular file"));
+  }
+  const uint64_t size = inode->size.load(std::memory_order_relaxed);
+  return FinishTruncate(inode, (size + kBlockBytes - 1) / kBlockBytes, true);
+}
+
 StatusOr<uint64_t> Orphans::Recover() {
   struct Entry {
     InodeNumber ino;
@@ -399,17 +418,21 @@ StatusOr<uint64_t> Orphans::Recover() {
       return entry.kind == OrphanKind::kUnlinked && unlinked_.contains(entry.ino);
     });
   }
+  uint64_t finished = 0;
   for (const Entry& entry : entries) {
-    if (entry.kind == OrphanKind::kUnlinked) {
-      PBFS_RETURN_IF_ERROR(FreeInode(entry.ino));
+    const Status status = FinishOne(entry.ino, entry.kind);
+    if (status.ok()) {
+      ++finished;
       continue;
     }
-    InodeRef inode;
-    PBFS_ASSIGN_OR_RETURN(inode, inodes_.Get(entry.ino));
-    const uint64_t size = inode->size.load(std::memory_order_relaxed);
-    PBFS_RETURN_IF_ERROR(FinishTruncate(inode, (size + kBlockBytes - 1) / kBlockBytes, true));
+    // What nobody can reach any more costs its space, not the others' files. A file that has a name
+    // is another matter: behind its end is what must not show when it grows.
+    const int error = ErrnoOf(status);
+    const bool unreadable = error == EUCLEAN || error == EIO;
+    if (entry.kind != OrphanKind::kUnlinked || !unreadable || !runner_.writable()) return status;
+    Report(entry.ino, status);
   }
-  return entries.size();
+  return finished;
 }
 
 }  // namespace pbfs

@@ -55,7 +55,8 @@ class Orphans {
   Status FinishTruncate(const InodeRef& inode, uint64_t first_block, bool on_tree);
 
   // Finishes everything on the tree but inodes that are referenced (at a remount). Before Start();
-  // returns how many it finished.
+  // returns how many it finished. An unlinked inode that is damaged or unreadable is reported and
+  // stays there.
   StatusOr<uint64_t> Recover();
   // Nobody holds references any more (unmount): frees what was still referenced.
   void ForgetReferences() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -80,6 +81,7 @@ class Orphans {
   void FreeSome(std::span<const InodeNumber> inodes);
   void Report(InodeNumber ino, const Status& status);
   Status FreeStep(Operation& operation, const InodeRef& inode, bool* done);
+  Status FinishOne(InodeNumber ino, OrphanKind kind);
 
   const MetaReader& reader_;
   SpaceManager& space_;

@@ -6,11 +6,15 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "base/check.h"
 
 namespace pbfs::fuse {
 namespace {
+
+constexpr std::chrono::milliseconds kShortOfMemoryPause(1);
 
 class DevChannel : public Channel {
  public:
@@ -19,11 +23,7 @@ class DevChannel : public Channel {
   Received TryReceive(Request& request, ReceiveFrames& frames) override {
     const auto segments = frames.Segments(request.head.data(), request.head.size());
     const ssize_t bytes = readv(fd_, segments.data(), static_cast<int>(segments.size()));
-    if (bytes < 0) {
-      // ENOENT: the request was aborted between the queue and us. EINTR, EAGAIN: nothing there.
-      const bool closed = errno != EAGAIN && errno != EINTR && errno != ENOENT;
-      return closed ? Received::kClosed : Received::kNothing;
-    }
+    if (bytes < 0) return AfterError(errno);
     if (static_cast<size_t>(bytes) < sizeof(fuse_in_header)) return Received::kClosed;
     Sort(static_cast<size_t>(bytes), request, frames);
     return Received::kRequest;
@@ -35,6 +35,22 @@ class DevChannel : public Channel {
   }
 
  private:
+  static Received AfterError(int error) {
+    switch (error) {
+      case ENOENT:  // The request was aborted between the queue and us.
+      case EINTR:
+      case EAGAIN:  // Nothing there.
+        return Received::kNothing;
+      case ENOMEM:
+      case EFAULT:
+        // No memory for the frames (a cgroup's limit): the kernel has answered that one with EIO.
+        std::this_thread::sleep_for(kShortOfMemoryPause);
+        return Received::kNothing;
+      default:
+        return Received::kClosed;
+    }
+  }
+
   static void Sort(size_t bytes, Request& request, ReceiveFrames& frames) {
     request.size_bytes = bytes;
     const auto& header = *reinterpret_cast<const fuse_in_header*>(request.head.data());

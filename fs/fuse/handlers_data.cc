@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "fs/fuse/handlers.h"
+#include "fs/fuse/kernel_behaviour.h"
 
 namespace pbfs::fuse {
 namespace {
@@ -123,7 +124,10 @@ void HandleRead(fuse_req_t request, fuse_ino_t nodeid, size_t size, off_t offset
   Session& session = SessionOf(request);
   const uint32_t flags = t_request->body<fuse_read_in>().flags;
   const bool direct = (flags & O_DIRECT) != 0 || session.direct_opens();
-  if ((flags & O_DIRECT) == 0) session.kernel_view().NoteRead(nodeid);
+  // What fills the page cache (readahead, a fault of mmap) may have the flags of an O_DIRECT file,
+  // but has no owner.
+  const bool for_pages = (t_request->body<fuse_read_in>().read_flags & FUSE_READ_LOCKOWNER) == 0;
+  if (for_pages) session.kernel_view().NoteRead(nodeid);
   std::shared_ptr<SplicedRead> spliced;
   if (!direct) spliced = session.MakeSplicedRead(t_request->header().unique, size);
   session.fs().Read(session.InodeOf(nodeid), static_cast<uint64_t>(offset), size,
@@ -191,12 +195,18 @@ void ReplyWrite(Session& session, fuse_req_t request, uint64_t nodeid, const fus
     fuse_reply_write(request, size);
   };
   const bool direct = (body.flags & O_DIRECT) != 0;
-  if (!direct || !session.kernel_view().TakeRead(nodeid)) return session.Answer(true, reply);
   const bool early = session.must_not_wait_for_kernel();
-  if (early) session.Answer(true, reply);
-  session.helper().Queue([&session, nodeid, early, reply] {
-    session.DropKernelPages(nodeid);
+  std::shared_ptr<KernelView::Drop> drop;
+  const auto then = [&session, early, reply] {
     if (!early) session.Answer(true, reply);
+  };
+  const bool waits = direct && session.kernel_view().AwaitDrop(nodeid, then, &drop);
+  if (!waits || early) session.Answer(true, reply);
+  if (!drop) return;
+  session.helper().Queue([&session, nodeid, drop, token = session.NewToken()] {
+    session.kernel_view().BeginDrop(*drop);
+    session.DropKernelPages(nodeid);
+    for (const auto& answer : session.kernel_view().EndDrop(nodeid, *drop)) answer();
   });
 }
 
@@ -236,6 +246,10 @@ void HandleFsync(fuse_req_t request, fuse_ino_t nodeid, int datasync, fuse_file_
 
 void HandleLseek(fuse_req_t request, fuse_ino_t nodeid, off_t offset, int whence, fuse_file_info*) {
   Session& session = SessionOf(request);
+  // We cannot wait for what it has sent but not been answered: all is data then.
+  if (!WritebackLastsUntilAnswered(session.kernel_minor())) {
+    return static_cast<void>(fuse_reply_err(request, ENOSYS));
+  }
   if (session.must_not_wait_for_kernel()) return static_cast<void>(fuse_reply_err(request, EBUSY));
   session.helper().Queue([&session, request, nodeid, offset, whence, token = session.NewToken()] {
     session.CollectDirtyPages(nodeid);

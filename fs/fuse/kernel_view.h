@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -24,11 +26,38 @@ class KernelView {
     MutexLock lock(mutex_);
     read_.insert(nodeid);
   }
-  // True: it may have some, and is now to be told to drop them. REQUIRES: the write is done, so a
-  // READ that is noted later takes new data.
-  bool TakeRead(uint64_t nodeid) ABSL_LOCKS_EXCLUDED(mutex_) {
+  // Telling it to drop them: once for all writes that end before it is told.
+  struct Drop {
+    bool begun = false;
+    std::vector<std::function<void()>> then;
+  };
+  // A direct write is done, so a READ that is noted later takes new data. False: it has no old
+  // pages, and `then` is not needed. True: `then` runs when it has dropped them; if `*drop` is set,
+  // the caller is to call BeginDrop(), have them dropped, and call what EndDrop() returns.
+  bool AwaitDrop(uint64_t nodeid, std::function<void()> then, std::shared_ptr<Drop>* drop)
+      ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(mutex_);
-    return read_.erase(nodeid) > 0;
+    const bool read = read_.erase(nodeid) > 0;
+    const auto found = drops_.find(nodeid);
+    // One that has begun covers what was read before it did.
+    const bool covered = found != drops_.end() && !(read && found->second->begun);
+    if (!read && !covered) return false;
+    if (!covered) drops_[nodeid] = *drop = std::make_shared<Drop>();
+    drops_[nodeid]->then.push_back(std::move(then));
+    return true;
+  }
+  void BeginDrop(Drop& drop) ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    drop.begun = true;
+  }
+  std::vector<std::function<void()>> EndDrop(uint64_t nodeid, Drop& drop)
+      ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    if (const auto found = drops_.find(nodeid);
+        found != drops_.end() && found->second.get() == &drop) {
+      drops_.erase(found);
+    }
+    return std::move(drop.then);
   }
 
   // --- Files of which it collected data that the full filesystem did not take.
@@ -96,6 +125,7 @@ class KernelView {
  private:
   Mutex mutex_;
   absl::flat_hash_set<uint64_t> read_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, std::shared_ptr<Drop>> drops_ ABSL_GUARDED_BY(mutex_);  // Newest.
   absl::flat_hash_map<uint64_t, uint64_t> full_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, bool> written_ ABSL_GUARDED_BY(mutex_);
   bool drop_arranged_ ABSL_GUARDED_BY(mutex_) = false;

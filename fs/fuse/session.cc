@@ -15,6 +15,7 @@
 #include "base/probe.h"
 #include "fs/fuse/dev_transport.h"
 #include "fs/fuse/handlers.h"
+#include "fs/fuse/kernel_behaviour.h"
 #include "fs/fuse/uring_transport.h"
 
 namespace pbfs::fuse {
@@ -104,8 +105,14 @@ Status Session::ReceiveInit() {
   if (static_cast<size_t>(bytes) < sizeof(header) || header.opcode != FUSE_INIT) {
     return ErrnoError(EPROTO, "the kernel's first request is not INIT");
   }
-  init_request_.resize(static_cast<size_t>(bytes));
+  init_request_.resize(std::max(static_cast<size_t>(bytes), sizeof(header) + sizeof(fuse_init_in)));
   return OkStatus();
+}
+
+uint32_t Session::kernel_minor() const { return InitOffer().minor; }
+
+const fuse_init_in& Session::InitOffer() const {
+  return *reinterpret_cast<const fuse_init_in*>(init_request_.data() + sizeof(fuse_in_header));
 }
 
 Status Session::Start(FileSystem& fs) {
@@ -147,8 +154,7 @@ Status Session::Start(FileSystem& fs) {
 }
 
 Status Session::MakeTransport(unsigned loops) {
-  const auto& offer =
-      *reinterpret_cast<const fuse_init_in*>(init_request_.data() + sizeof(fuse_in_header));
+  const fuse_init_in& offer = InitOffer();
   if (options_.transport != TransportKind::kUring) {
     transport_ = std::make_unique<DevTransport>(fd_);
     return OkStatus();
@@ -301,6 +307,7 @@ void Session::SendSpliced(SplicedRead& answer) {
 // The better way, for root: opens the file by its handle, as an NFS server would, and writes its
 // pages as sync_file_range(2) does, in large requests and without an FSYNC. False: did not work.
 bool Session::SyncThroughMount(uint64_t nodeid) {
+  if (!WritebackLastsUntilAnswered(kernel_minor())) return false;
   const auto attributes = fs_->GetAttributes(InodeOf(nodeid));
   if (geteuid() != 0 || !attributes.ok()) return false;
   const int mount = OpenMount();
@@ -372,8 +379,7 @@ int Session::Send(iovec* segments, int count) {
     const auto& header = *static_cast<const fuse_out_header*>(segments[0].iov_base);
     init_error_ = -header.error;
     if (header.error == 0 && count == 2 && segments[1].iov_len >= sizeof(fuse_init_out)) {
-      const auto& offer =
-          *reinterpret_cast<const fuse_init_in*>(init_request_.data() + sizeof(fuse_in_header));
+      const fuse_init_in& offer = InitOffer();
       auto& answer = *static_cast<fuse_init_out*>(segments[1].iov_base);
       answer.flags |= offer.flags & kInitFlagsPatched;
       if ((offer.flags & FUSE_INIT_EXT) != 0) {

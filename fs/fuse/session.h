@@ -75,6 +75,8 @@ class Session : private WorkerPool::Processor {
   // Takes the first request. EPERM: the kernel attached the mount to an older one of the same
   // device.
   Status ReceiveInit();
+  // Of the protocol that the kernel offered: 7.minor (kernel_behaviour.h).
+  uint32_t kernel_minor() const;
   // Answers it; requests are served when it returns. `fs` is borrowed until Stop().
   Status Start(FileSystem& fs);
   // Where the kernel shows us. Opens the root there, so that it learns to leave out later OPENDIRs.
@@ -179,7 +181,8 @@ class Session : private WorkerPool::Processor {
   int fd_ = -1;
   std::unique_ptr<fuse_session, Deleter> libfuse_;
   std::unique_ptr<Transport> transport_;
-  std::vector<std::byte> init_request_;
+  const fuse_init_in& InitOffer() const;
+  std::vector<std::byte> init_request_;  // As long as fuse_init_in at least.
   std::optional<int> init_error_;
   uint32_t init_flags2_ = kInitFlags2Patched;
   // Known when INIT is answered.

@@ -673,6 +673,15 @@ TEST_F(SessionTest, ATmpfileHasNoNameUntilItIsLinked) {
   EXPECT_EQ(kernel_.Call(FUSE_TMPFILE, entry.nodeid, Bytes(in) + Name("/")).error, ENOTDIR);
 }
 
+// The fake kernel is of Linux 6.1 (kernel_behaviour.h). It then takes all of the file for data.
+TEST_F(SessionTest, AnOldKernelIsToSeekByItself) {
+  Start();
+  const uint64_t nodeid = CreateFile("file");
+  fuse_lseek_in in = {};
+  in.whence = SEEK_DATA;
+  EXPECT_EQ(kernel_.Call(FUSE_LSEEK, nodeid, Bytes(in)).error, ENOSYS);
+}
+
 TEST_F(SessionTest, DestroyIsAnsweredWhenTheOwnerSaysSo) {
   Start();
   CreateFile("file");

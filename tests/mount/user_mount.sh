@@ -18,6 +18,8 @@ pbfs "$image" "$mnt" && chown nobody "$mnt" && umount.pbfs "$mnt"
 check "mounts again" "${user[@]}" pbfs "$image" "$mnt"
 check "writes" "${user[@]}" sh -c "echo mine >$mnt/file"
 refuse "nobody else gets in, not even root" ls "$mnt"
+mkdir "$work/other"
+refuse "root does not show it elsewhere" pbfs -o noatime "$image" "$work/other"
 check "unmounts" "${user[@]}" umount.pbfs "$mnt"
 refuse "gone" mounted
 check "committed" unlocked "$image"

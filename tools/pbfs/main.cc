@@ -87,7 +87,9 @@ void UnmountOnSignal(Server& server) {
   const sigset_t signals = EndingSignals();
   for (;;) {
     int number = 0;
-    if (sigwait(&signals, &number) == 0) server.RequestUnmount();
+    if (sigwait(&signals, &number) != 0) continue;
+    if (server.has_ended()) return;
+    server.RequestUnmount();
   }
 }
 
@@ -116,9 +118,12 @@ int MountAndServe(const CommandLine& command, const std::string& mountpoint, Dae
   if (!server.ok()) return Fail(logger, server.status(), kExitMountFailure);
   if (*server == nullptr) return 0;
   if (!command.foreground) logger.GoToBackground();
-  std::thread(UnmountOnSignal, std::ref(**server)).detach();
+  std::thread unmounter(UnmountOnSignal, std::ref(**server));
   daemon.Report(0);
-  return (*server)->Run().ok() ? 0 : kExitSystem;
+  const Status status = (*server)->Run();
+  pthread_kill(unmounter.native_handle(), SIGTERM);  // It waits for one.
+  unmounter.join();
+  return status.ok() ? 0 : kExitSystem;
 }
 
 int Main(int argc, char** argv) {

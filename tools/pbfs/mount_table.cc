@@ -31,15 +31,20 @@ std::string Unescape(const std::string& text) {
   return result;
 }
 
+bool HasWord(std::string_view words, std::string_view wanted) {
+  while (!words.empty()) {
+    const std::string_view word = words.substr(0, words.find(','));
+    if (word == wanted) return true;
+    words.remove_prefix(std::min(words.size(), word.size() + 1));
+  }
+  return false;
+}
+
 unsigned long FlagsOf(std::string_view words,
                       std::initializer_list<std::pair<std::string_view, unsigned long>> known) {
   unsigned long flags = 0;
-  while (!words.empty()) {
-    const std::string_view word = words.substr(0, words.find(','));
-    for (const auto& [name, flag] : known) {
-      if (word == name) flags |= flag;
-    }
-    words.remove_prefix(std::min(words.size(), word.size() + 1));
+  for (const auto& [name, flag] : known) {
+    if (HasWord(words, name)) flags |= flag;
   }
   return flags;
 }
@@ -71,10 +76,14 @@ std::optional<MountEntry> ParseLine(const std::string& line) {
   entry.mountpoint = Unescape(mountpoint);
   entry.source = Unescape(word);
   words >> word;
-  entry.flags = AccessTimeFlags(of_mount) | FlagsOf(word, {{"ro", MS_RDONLY},
-                                                           {"sync", MS_SYNCHRONOUS},
-                                                           {"dirsync", MS_DIRSYNC},
-                                                           {"lazytime", MS_LAZYTIME}});
+  entry.flags =
+      AccessTimeFlags(of_mount) |
+      FlagsOf(of_mount, {{"nosuid", MS_NOSUID}, {"nodev", MS_NODEV}, {"noexec", MS_NOEXEC}}) |
+      FlagsOf(word, {{"ro", MS_RDONLY},
+                     {"sync", MS_SYNCHRONOUS},
+                     {"dirsync", MS_DIRSYNC},
+                     {"lazytime", MS_LAZYTIME}});
+  entry.is_roots = HasWord(word, "user_id=0");
   return entry;
 }
 

@@ -18,9 +18,11 @@ struct MountEntry {
   std::string mountpoint;
   std::string type;
   std::string source;
-  // MS_*: of the mount those of access times, of the filesystem, at all its places, MS_RDONLY,
-  // MS_SYNCHRONOUS, MS_DIRSYNC and MS_LAZYTIME.
+  // MS_*: of the mount those of access times, MS_NOSUID, MS_NODEV and MS_NOEXEC; of the filesystem,
+  // at all its places, MS_RDONLY, MS_SYNCHRONOUS, MS_DIRSYNC and MS_LAZYTIME.
   unsigned long flags = 0;
+  // Of a FUSE mount: root mounted it. Its server is not to be trusted otherwise.
+  bool is_roots = false;
 
   bool is_read_only() const { return (flags & MS_RDONLY) != 0; }
 

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "fs/fuse/kernel_behaviour.h"
 #include "fs/uuid.h"
 #include "tools/common/device_safety.h"
 #include "tools/pbfs/daemon.h"
@@ -28,8 +29,8 @@ namespace pbfs {
 namespace {
 
 constexpr unsigned kLoopsMax = 4;
-// Plain fuse: sync(2) does not reach us, so what was accepted is committed sooner.
-constexpr int64_t kPlainCommitIntervalNs = 1'000'000'000;
+// Where sync(2) does not reach us, what was accepted is committed sooner.
+constexpr int64_t kUntoldCommitIntervalNs = 1'000'000'000;
 // How long a dead mount's claim on its block device may outlive it.
 constexpr int kClaimTriesMax = 50;
 constexpr auto kClaimStep = std::chrono::milliseconds(20);
@@ -113,7 +114,12 @@ StatusOr<bool> Server::BindIfMountedElsewhere() {
   const bool is_block = stat(device_path_.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
   for (const MountEntry& entry : ReadMountTable()) {
     const bool ours = entry.source == device_path_ || (is_block && entry.device == status.st_rdev);
-    if (!ours || !entry.is_pbfs() || entry.root != "/" || entry.is_dead()) continue;
+    if (!ours || !entry.is_pbfs() || entry.root != "/") continue;
+    if (geteuid() == 0 && !entry.is_roots) {
+      return ErrnoError(EBUSY,
+                        absl::StrCat("an ordinary user has it mounted on ", entry.mountpoint));
+    }
+    if (entry.is_dead()) continue;
     if (entry.mountpoint == mountpoint_ || geteuid() != 0) {
       return ErrnoError(EBUSY, absl::StrCat("it is already mounted on ", entry.mountpoint));
     }
@@ -153,9 +159,12 @@ StatusOr<bool> Server::AttachToMount(const MountEntry& entry) {
   if (mount(entry.mountpoint.c_str(), target, nullptr, MS_BIND, nullptr) != 0) return failed();
   // As a mount of its own: what is mounted below one of the two does not show below the other.
   mount(nullptr, target, nullptr, MS_PRIVATE, nullptr);
-  // The flags of a bind mount are set in a second step.
+  // The flags of a bind mount are set in a second step, which takes those away that it does not
+  // name.
+  constexpr unsigned long kGuards = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+  const unsigned long flags = options_.kernel_flags | (entry.flags & kGuards);
   if (options_.kernel_flags != 0 &&
-      mount(nullptr, target, nullptr, MS_BIND | MS_REMOUNT | options_.kernel_flags, nullptr) != 0) {
+      mount(nullptr, target, nullptr, MS_BIND | MS_REMOUNT | flags, nullptr) != 0) {
     return failed();
   }
   return true;
@@ -249,8 +258,9 @@ Status Server::MountFileSystem() {
     followed_flags_ = entry->flags;
   }
   MountOptions& options = options_.filesystem;
-  if (!fuseblk_ && !options_.commit_interval_given) {
-    options.commit_interval_ns = kPlainCommitIntervalNs;
+  const bool told_of_sync = fuseblk_ && fuse::SyncReachesFuseblk(session_->kernel_minor());
+  if (!told_of_sync && !options_.commit_interval_given) {
+    options.commit_interval_ns = kUntoldCommitIntervalNs;
   }
   options.log = [this](const std::string& line) { logger_.Write(line); };
   options.becomes_writable = true;
@@ -310,6 +320,7 @@ Status Server::Run() {
     });
     session_->WaitForEnd();
   }
+  ended_.store(true);
   Status status = fs_->Unmount();
   if (!status.ok()) logger_.Write(WithContext(status, "unmount").ToString());
   session_->Stop();
@@ -326,6 +337,7 @@ Status Server::Run() {
 
 void Server::RequestUnmount() {
   for (const MountEntry& entry : ReadMountTable()) {
+    if (ended_.load()) return;  // The device number may be another mount's soon.
     if (entry.device != mount_device_ || !entry.is_pbfs()) continue;
     if (UnmountKernelSide(entry.mountpoint, false).ok()) continue;
     if (const Status status = UnmountKernelSide(entry.mountpoint, true); !status.ok()) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,6 +36,8 @@ class Server {
   Status Run();
   // Unmounts, lazily where it is busy; Run() then ends. Any thread.
   void RequestUnmount();
+  // It is unmounted; Run() commits, or is done. Any thread.
+  bool has_ended() const { return ended_.load(); }
 
  private:
   Server(std::string device, std::string mountpoint, PbfsOptions options, Logger& logger);
@@ -72,6 +75,7 @@ class Server {
   std::unique_ptr<fuse::Session> session_;
 
   std::vector<std::string> said_when_mounted_;
+  std::atomic<bool> ended_{false};
   bool bound_ = false;
   bool fuseblk_ = false;
   dev_t mount_device_ = 0;

@@ -109,6 +109,16 @@ TEST_F(Mkfs, RefusesWhatIsThereUnlessForced) {
   EXPECT_EQ(Run("-f " + Path("a.img")).exit_code, 0);
 }
 
+TEST_F(Mkfs, RefusesAFilesystemWhoseFirstBlockIsGone) {
+  ASSERT_EQ(Run("-s 64M " + Path("a.img")).exit_code, 0);
+  Put("a.img", 0, std::string(4096, '\0'));
+  const Outcome again = Run(Path("a.img"));
+  EXPECT_EQ(again.exit_code, 1);
+  EXPECT_THAT(again.output, HasSubstr("superblock is damaged"));
+  EXPECT_FALSE(IsPbfs("a.img"));
+  EXPECT_EQ(Run("-f " + Path("a.img")).exit_code, 0);
+}
+
 TEST_F(Mkfs, ErasesForeignSignatures) {
   MakeImage("a.img", 64 << 20);
   Put("a.img", 4086, "SWAPSPACE2");

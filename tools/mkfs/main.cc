@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "fs/filesystem.h"
 #include "fs/uuid.h"
 #include "io/uring_device.h"
 #include "tools/common/device_safety.h"
@@ -81,9 +82,19 @@ void PrintLayout(const std::string& path, const Superblock& superblock) {
               static_cast<unsigned long long>(log_end - 1));
 }
 
+// Whether a pbfs filesystem can still be mounted, although its first block is gone.
+bool HasSuperblockCopy(const std::string& path) {
+  const auto device = UringDevice::Open(path, {.read_only = true});
+  return device.ok() && FileSystem::Probe(**device).ok();
+}
+
 Status CheckSignatures(const MkfsOptions& options, const DeviceClaim& claim) {
-  PBFS_ASSIGN_OR_RETURN(const std::vector<std::string> found, FindSignatures(claim.fd()));
-  if (found.empty() || options.force) return OkStatus();
+  if (options.force) return OkStatus();
+  PBFS_ASSIGN_OR_RETURN(std::vector<std::string> found, FindSignatures(claim.fd()));
+  if (found.empty() && HasSuperblockCopy(options.device)) {
+    found.emplace_back("a pbfs filesystem whose first superblock is damaged (mount uses a copy)");
+  }
+  if (found.empty()) return OkStatus();
   return ErrnoError(EEXIST, absl::StrCat(options.device, ": it contains ",
                                          absl::StrJoin(found, " and "), "; -f overwrites it"));
 }

@@ -16,13 +16,19 @@ PY
 }
 
 check_seek() {
-  python3 - "$1" <<'PY'
+  timeout 60 python3 - "$1" <<'PY'
 import mmap, os, sys
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 os.pwrite(fd, b'x' * 8192, 1 << 20)
-# Not yet written back by the kernel: must be seen all the same.
-assert os.lseek(fd, 0, os.SEEK_DATA) == 1 << 20
-assert os.lseek(fd, 0, os.SEEK_HOLE) == 0
+version = tuple(int(part) for part in os.uname().release.split('-')[0].split('.')[:2])
+if version >= (6, 16):
+    # Not yet written back by the kernel: must be seen all the same.
+    assert os.lseek(fd, 0, os.SEEK_DATA) == 1 << 20
+    assert os.lseek(fd, 0, os.SEEK_HOLE) == 0
+else:
+    # All is data (fs/fuse/kernel_behaviour.h).
+    assert os.lseek(fd, 0, os.SEEK_DATA) == 0
+    assert os.lseek(fd, 0, os.SEEK_HOLE) == (1 << 20) + 8192
 assert os.lseek(fd, 1 << 20, os.SEEK_HOLE) == (1 << 20) + 8192
 memory = mmap.mmap(fd, (1 << 20) + 8192)
 memory[0:5] = b'dirty'

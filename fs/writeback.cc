@@ -257,8 +257,9 @@ StatusOr<BlockRun> Writeback::ClaimRun(BlockNumber goal, uint32_t wanted) {
   for (int commits = 0;; ++commits) {
     auto run = space_.Claim(goal, wanted);
     if (run.ok() || ErrnoOf(run.status()) != EAGAIN) return run;
-    if (commits == OperationRunner::kCommitsWhenPromised)
+    if (commits == OperationRunner::kCommitsWhenPromised) {
       return ErrnoError(ENOSPC, "all free blocks wait for a log commit");
+    }
     PBFS_RETURN_IF_ERROR(log_.ForceAll());
   }
 }

@@ -194,13 +194,13 @@ void ReplyWrite(Session& session, fuse_req_t request, uint64_t nodeid, const fus
   const auto reply = [request, size = body.size, token = session.NewToken()] {
     fuse_reply_write(request, size);
   };
-  const bool direct = (body.flags & O_DIRECT) != 0;
+  if ((body.flags & O_DIRECT) == 0) return session.Answer(true, reply);
   const bool early = session.must_not_wait_for_kernel();
   std::shared_ptr<KernelView::Drop> drop;
   const auto then = [&session, early, reply] {
     if (!early) session.Answer(true, reply);
   };
-  const bool waits = direct && session.kernel_view().AwaitDrop(nodeid, then, &drop);
+  const bool waits = session.kernel_view().AwaitDrop(nodeid, then, &drop);
   if (!waits || early) session.Answer(true, reply);
   if (!drop) return;
   session.helper().Queue([&session, nodeid, drop, token = session.NewToken()] {

@@ -34,7 +34,8 @@ class KernelView {
   // A direct write is done, so a READ that is noted later takes new data. False: it has no old
   // pages, and `then` is not needed. True: `then` runs when it has dropped them; if `*drop` is set,
   // the caller is to call BeginDrop(), have them dropped, and call what EndDrop() returns.
-  bool AwaitDrop(uint64_t nodeid, std::function<void()> then, std::shared_ptr<Drop>* drop)
+  template <typename Then>  // Becomes a function only where it is needed.
+  bool AwaitDrop(uint64_t nodeid, const Then& then, std::shared_ptr<Drop>* drop)
       ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(mutex_);
     const bool read = read_.erase(nodeid) > 0;
@@ -43,7 +44,7 @@ class KernelView {
     const bool covered = found != drops_.end() && !(read && found->second->begun);
     if (!read && !covered) return false;
     if (!covered) drops_[nodeid] = *drop = std::make_shared<Drop>();
-    drops_[nodeid]->then.push_back(std::move(then));
+    drops_[nodeid]->then.emplace_back(then);
     return true;
   }
   void BeginDrop(Drop& drop) ABSL_LOCKS_EXCLUDED(mutex_) {

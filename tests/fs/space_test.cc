@@ -210,7 +210,7 @@ TEST_F(SpaceGroupsTest, AGroupWithADamagedBitmapIsLeftAlone) {
   ASSERT_TRUE(other.Load().ok());
   const uint64_t available = other.available_blocks();
   {
-    // The table says one more than the bitmap has.
+    // The table says one less than the bitmap has.
     auto damaging = log_->Begin();
     ASSERT_TRUE(damaging.ok());
     BlockRef table;
